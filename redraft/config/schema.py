@@ -1,0 +1,258 @@
+"""What `project.yaml` may say. One frozen model per section; unknown keys are refused.
+
+Lengths are mm, volumes ml, times minutes, money in `money.currency`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SecretRef(Section):
+    """Where a secret lies. A literal secret in project.yaml is refused: give `{file: PATH}` or `{env: NAME}`."""
+
+    file: Path | None = None
+    env: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> SecretRef:
+        if (self.file is None) == (self.env is None):
+            raise ValueError("give exactly one of `file` and `env`")
+        return self
+
+
+class Modality(StrEnum):
+    CT = "CT"
+    MR = "MR"
+    PT = "PT"
+
+
+class StructureKind(StrEnum):
+    ORGAN = "organ"
+    TUMOR = "tumor"
+    LESION = "lesion"
+    VESSEL = "vessel"
+
+
+class Structure(Section):
+    """One structure to segment and the plausibility rules of its labels."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    value: Annotated[int, Field(ge=1, le=255)]
+    kind: StructureKind
+    tolerance_mm: Annotated[float, Field(gt=0)] = 2.0
+    required: bool = False
+    max_components: Annotated[int, Field(ge=1)] | None = None
+    volume_ml: tuple[float, float] | None = None
+    # ROI names of this structure in RTSTRUCT / SEG truth (case-insensitive); the structure's own name always counts.
+    aliases: tuple[str, ...] = ()
+
+
+class Ingest(Section):
+    modalities: tuple[Modality, ...]
+    max_spacing_mm: Annotated[float, Field(gt=0)] = 20.0
+    max_voxels: Annotated[int, Field(gt=0)] = 600_000_000
+
+
+class Splits(Section):
+    """Share of subjects per split; the rest is the pool. Drawn once per subject, never again."""
+
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    min_validation: Annotated[int, Field(ge=1)] = 2
+    min_test: Annotated[int, Field(ge=1)] = 4
+    # Named external sets by source folder name below the ingest path; their subjects never enter the pool.
+    external: tuple[str, ...] = ()
+
+
+class Budget(Section):
+    """What one round may spend on training annotations: exams or expected expert minutes."""
+
+    exams: Annotated[int, Field(ge=1)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Budget:
+        if (self.exams is None) == (self.minutes is None):
+            raise ValueError("give exactly one of `exams` and `minutes`")
+        return self
+
+
+class Select(Section):
+    strategy: Literal["random", "fg_random", "entropy"] = "entropy"
+    budget: Budget
+    # Share of the budget drawn at random beside the strategy, so that its gain can be measured.
+    control_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    # Probability that a chosen exam is worked from scratch although a draft exists (baseline for savings).
+    from_scratch_probability: Annotated[float, Field(ge=0, le=1)] = 0.25
+    # Expected minutes per exam before any exam was measured, for budgets in minutes.
+    prior_minutes: Annotated[float, Field(gt=0)] = 20.0
+
+
+class Reader(Section):
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    role: str = "radiologist"
+    # Simulated readers only (effort model): speed 1 is the model's own pace, sloppiness in mm of border error.
+    speed: Annotated[float, Field(gt=0)] = 1.0
+    sloppiness_mm: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Dispatch(Section):
+    backend: Literal["folder", "simulated"] = "folder"
+    readers: Annotated[tuple[Reader, ...], Field(min_length=1)]
+    deadline_days: Annotated[float, Field(gt=0)] = 14.0
+    # Share of reference exams that a second reader segments too.
+    double_read_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    # Reference (validation and test) exams dispatched per round until all are done; all at once when omitted.
+    reference_per_round: Annotated[int, Field(ge=1)] | None = None
+    folder: str = "work"
+
+
+class Validate(Section):
+    max_minutes: Annotated[float, Field(gt=0)] = 240.0
+    min_seconds: Annotated[float, Field(ge=0)] = 5.0
+
+
+class Train(Section):
+    """Training budget and network of one member; `members` networks make the ensemble whose spread is the uncertainty."""
+
+    members: Annotated[int, Field(ge=1, le=16)] = 2
+    steps: Annotated[int, Field(ge=1)] = 400
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    patch: tuple[int, int, int] | None = None  # planned from the fingerprint when omitted
+    spacing_mm: tuple[float, float, float] | None = None  # median spacing when omitted
+    max_patch_voxels: Annotated[int, Field(ge=4096)] = 150_000
+    foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.66
+    checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    validate_every: Annotated[int, Field(ge=1)] = 200
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    devices: Annotated[int, Field(ge=1)] = 1
+
+
+class Infer(Section):
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    batch_size: Annotated[int, Field(ge=1)] = 4
+
+
+class Gate(Section):
+    """Promotion criteria, recorded when the round opens.
+
+    Cold start: mean Dice of every structure must reach `floor` (per structure, else `default_floor`).
+    Later: one-sided lower bound of (challenger - champion) Dice, paired by exam and clustered by subject, must exceed
+    -`margin` for every structure (non-inferiority, Bonferroni over structures).
+    """
+
+    test_set: str = "test"
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    default_floor: Annotated[float, Field(ge=0, le=1)] = 0.3
+    floor: dict[str, float] = Field(default_factory=dict)
+    approval: Literal["manual", "automatic"] = "manual"
+
+
+class Bootstrap(Section):
+    resamples: Annotated[int, Field(ge=200)] = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Money(Section):
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    rates: str = "rates.yaml"
+    site: str = "default"
+
+
+class Rate(Section):
+    role: str
+    site: str = "default"
+    valid_from: date
+    per_hour: Decimal
+    source: str
+
+
+class RateCard(Section):
+    """Versioned price list of one project (`rates.yaml`)."""
+
+    version: str
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    compute_per_hour: Decimal
+    storage_per_gb_month: Decimal
+    storage_months: Decimal = Decimal(12)
+    source: str
+
+
+class Remote(Section):
+    """Where data (DVC) and history (git) are published; nothing is pushed where neither is set."""
+
+    dvc: str | None = None
+    git: str | None = None
+
+
+class Services(Section):
+    mlflow: str | None = None  # tracking URI; `.redraft/mlflow.db` when omitted
+    prefect: str | None = None  # API URL; the one `redraft up` started when omitted
+
+
+class Security(Section):
+    """Keys and vault lie outside the project directory."""
+
+    keys: SecretRef = SecretRef(env="REDRAFT_KEYS")
+    vault: Path | None = None  # ~/.local/share/redraft/vaults/<project id> when omitted
+    vault_retention_days: Annotated[int, Field(ge=1)] = 3650
+    # Trust anchors (public keys) for verification; the key file's own when omitted.
+    trusted_keys: Path | None = None
+
+
+class Config(Section):
+    """The whole of project.yaml."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    template: str | None = None
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 20261121
+    structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
+    ingest: Ingest
+    splits: Splits = Splits()
+    select: Select
+    dispatch: Dispatch
+    validate_: Annotated[Validate, Field(alias="validate")] = Validate()
+    train: Train = Train()
+    infer: Infer = Infer()
+    gate: Gate = Gate()
+    bootstrap: Bootstrap = Bootstrap()
+    money: Money = Money()
+    remote: Remote = Remote()
+    services: Services = Services()
+    security: Security = Security()
+
+    @model_validator(mode="after")
+    def _structures_are_distinct(self) -> Config:
+        for what in ("name", "value"):
+            seen = [getattr(s, what) for s in self.structures]
+            if len(set(seen)) != len(seen):
+                raise ValueError(f"two structures share one {what}: {seen}")
+        unknown = set(self.gate.floor) - {s.name for s in self.structures}
+        if unknown:
+            raise ValueError(f"gate.floor names unknown structures {sorted(unknown)}")
+        return self
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Structure name to label value; background is 0."""
+        return {s.name: s.value for s in self.structures}

@@ -1,0 +1,127 @@
+"""Every error a redraft user can meet, in one tree.
+
+RedraftError                     carries code, what happened, what to do, whether trying again can help
+├── UsageError                   the command was called wrongly (exit code 2)
+├── ConfigError                  project.yaml or rates.yaml breaks a rule; names file, line and what is allowed
+├── ExamError                    one exam or file is bad; the rest of the batch goes on
+│   ├── GeometryError            positions, orientation or spacing that would place voxels wrongly
+│   ├── ReadError                a file that is truncated, corrupt, foreign or not decodable
+│   └── LabelError               a returned label that is not on its image's grid or breaks a rule
+├── StateError                   a transition that the round's table does not allow
+├── ConflictError                another process holds what this one needs (lease, open round)
+├── StorageError                 disk full, a file that vanished, a write that did not complete
+├── VersioningError              git or DVC refused (remote down, push rejected)
+├── ServiceError                 a service (MLflow, Prefect, remote) does not answer
+├── SecurityError                key missing or different, vault unreadable, permissions too open
+└── IntegrityError               bytes that are not what a record says they are
+    └── ModelPackageError        a model package that fails verification is never loaded
+"""
+
+from __future__ import annotations
+
+
+class RedraftError(Exception):
+    """Base of all errors shown to a user.
+
+    Parameters
+    ----------
+    what : str
+        What happened, naming the exam, file or record. Never a patient's identity.
+    do : str
+        What the user can do about it.
+    code : str, optional
+        Stable machine-readable code; the class's own when omitted.
+    retry : bool, optional
+        Whether trying again, unchanged, can help.
+    """
+
+    code = "error"
+    retry = False
+    exit_code = 1
+
+    def __init__(self, what: str, do: str = "", *, code: str | None = None, retry: bool | None = None):
+        super().__init__(what)
+        self.what = what
+        self.do = do
+        if code is not None:
+            self.code = code
+        if retry is not None:
+            self.retry = retry
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.do}".rstrip() if self.do else self.what
+
+    def to_dict(self) -> dict[str, str | bool]:
+        """The error as JSON for `--json` output."""
+        return {"code": self.code, "what": self.what, "do": self.do, "retry": self.retry}
+
+
+class UsageError(RedraftError):
+    code = "usage"
+    exit_code = 2
+
+
+class ConfigError(RedraftError):
+    code = "config"
+
+
+class ExamError(RedraftError):
+    """One exam is bad.
+
+    `rule` names the rule that decided (e.g. ``uneven_spacing``), `measured` the values it saw; both go into the receipt,
+    so neither may hold an identifier.
+    """
+
+    code = "exam"
+
+    def __init__(self, what: str, do: str = "", *, rule: str, measured: dict[str, object] | None = None):
+        super().__init__(what, do, code=f"{self.code}.{rule}")
+        self.rule = rule
+        self.measured = measured or {}
+
+
+class GeometryError(ExamError):
+    code = "geometry"
+
+
+class ReadError(ExamError):
+    code = "read"
+
+
+class LabelError(ExamError):
+    code = "label"
+
+
+class StateError(RedraftError):
+    code = "state"
+
+
+class ConflictError(RedraftError):
+    code = "conflict"
+    retry = True
+
+
+class StorageError(RedraftError):
+    code = "storage"
+    retry = True
+
+
+class VersioningError(RedraftError):
+    code = "versioning"
+
+
+class ServiceError(RedraftError):
+    code = "service"
+    retry = True
+
+
+class SecurityError(RedraftError):
+    code = "security"
+
+
+class IntegrityError(RedraftError):
+    code = "integrity"
+
+
+class ModelPackageError(IntegrityError):
+    code = "model_package"
