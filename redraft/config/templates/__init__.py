@@ -1,0 +1,1 @@
+"""Project templates, shipped as data."""
