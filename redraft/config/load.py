@@ -33,7 +33,8 @@ def _load(path: Path, model: type[Model]) -> Model:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} is not there.", "Make a project with `redraft init DIR`, or pass --project.") from error
+        do = "Make a project with `redraft init DIR`, or pass --project."
+        raise ConfigError(f"{path} is not there.", do) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name} is not UTF-8 text.", "Save it as UTF-8.") from error
     try:
@@ -43,14 +44,22 @@ def _load(path: Path, model: type[Model]) -> Model:
         raise ConfigError(f"{path.name}:{line}: a key is given twice.", "Keep one of them.") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError(f"{path.name}:{line}: not valid YAML ({error.problem}).", "Check indentation and quotes.") from error
+        what = f"{path.name}:{line}: not valid YAML ({error.problem})."
+        raise ConfigError(what, "Check indentation and quotes.") from error
     if not isinstance(tree, CommentedMap):
         raise ConfigError(f"{path.name} holds no settings.", "It must be a YAML mapping; see `redraft init`.")
     try:
         return model.model_validate(_plain(tree))
     except ValidationError as error:
-        mistakes = [_explain(path.name, tree, model, item) for item in error.errors()]
+        items = error.errors()
+        # A list whose items failed is also reported as too short; only the items' own mistakes help.
+        items = [a for a in items if a["type"] != "too_short" or not any(_inside(b["loc"], a["loc"]) for b in items)]
+        mistakes = [_explain(path.name, tree, model, item) for item in items]
         raise ConfigError("\n".join(mistakes), code="config.invalid") from error
+
+
+def _inside(inner: Sequence[str | int], outer: Sequence[str | int]) -> bool:
+    return len(inner) > len(outer) and tuple(inner[: len(outer)]) == tuple(outer)
 
 
 def _plain(node: Any) -> Any:
@@ -78,7 +87,7 @@ def _explain(file: str, tree: CommentedMap, model: type[BaseModel], item: Any) -
     message = item["msg"].removeprefix("Value error, ")
     shown = item["input"]
     value = f" (got {shown!r})" if isinstance(shown, (str, int, float, bool)) else ""
-    if len(where) >= 2 and where[-2] in ("keys",) or "security" in where:
+    if "security" in where:
         value = ""  # what stands there may be a secret
         message += "; a literal secret is refused, give {file: PATH} or {env: NAME}" if "keys" in where else ""
     return f"{file}:{line}: `{dotted}`: {message}{value}."

@@ -61,6 +61,8 @@ class Structure(Section):
 
 
 class Ingest(Section):
+    # Folders that every round looks into; further ones can be named to `redraft ingest`.
+    sources: tuple[Path, ...] = ()
     modalities: tuple[Modality, ...]
     max_spacing_mm: Annotated[float, Field(gt=0)] = 20.0
     max_voxels: Annotated[int, Field(gt=0)] = 600_000_000
@@ -126,7 +128,7 @@ class Validate(Section):
 
 
 class Train(Section):
-    """Training budget and network of one member; `members` networks make the ensemble whose spread is the uncertainty."""
+    """Training budget and network of one member; the spread of `members` networks is the uncertainty."""
 
     members: Annotated[int, Field(ge=1, le=16)] = 2
     steps: Annotated[int, Field(ge=1)] = 400
@@ -171,6 +173,14 @@ class Bootstrap(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
+class Simulation(Section):
+    """The simulated backend's truth; its times are marked `simulated` in every record."""
+
+    oracle: Path | None = None
+    form: Literal["contour", "volume"] = "contour"
+    scale: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Money(Section):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     rates: str = "rates.yaml"
@@ -213,6 +223,8 @@ class Security(Section):
     """Keys and vault lie outside the project directory."""
 
     keys: SecretRef = SecretRef(env="REDRAFT_KEYS")
+    # The published key reproduces demos and tests and protects nobody: never with patients' data.
+    published_demo_keys: bool = False
     vault: Path | None = None  # ~/.local/share/redraft/vaults/<project id> when omitted
     vault_retention_days: Annotated[int, Field(ge=1)] = 3650
     # Trust anchors (public keys) for verification; the key file's own when omitted.
@@ -236,6 +248,7 @@ class Config(Section):
     infer: Infer = Infer()
     gate: Gate = Gate()
     bootstrap: Bootstrap = Bootstrap()
+    simulation: Simulation = Simulation()
     money: Money = Money()
     remote: Remote = Remote()
     services: Services = Services()

@@ -1,0 +1,52 @@
+# Two commands for a newcomer: `make demo` and `make test`. TORCH=gpu takes the CUDA build instead of the CPU one.
+PYTHON ?= python3
+TORCH ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types layers check data bench clean
+
+help:
+	@echo "make demo    install, run three rounds on synthetic CT exams, print the tables   (project left in demo/)"
+	@echo "make test    install, lint, types, layers, all tests"
+	@echo "make bench   what it costs: ingest, orchestration, start-up, the demo"
+	@echo "make data    rebuild the reference dataset data/ byte for byte and check it against data.dvc"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt infra/install_torch.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python infra/install_torch.py constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/python -m app.demo demo
+
+test: install check
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: lint types layers
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+layers: install
+	$(BIN)/lint-imports
+
+data: install
+	$(BIN)/python -m redraft.phantom.reference data
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,66 @@
+"""The `redraft` command. Commands import what they need when they run, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app.cli import audit, campaign, cost, key, label, model, rounds, setup, status
+from redraft import __version__
+from redraft.errors import RedraftError
+
+app = typer.Typer(
+    name="redraft",
+    help="Active-learning rounds for medical image segmentation: an AI drafts, an expert corrects, the model learns.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"redraft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+setup.register(app)
+status.register(app)
+rounds.register(app)
+label.register(app)
+campaign.register(app)
+app.add_typer(cost.app, name="cost")
+app.add_typer(audit.app, name="audit")
+app.add_typer(key.app, name="key")
+app.add_typer(model.app, name="model")
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 failed, 2 wrong usage; a user's mistake never shows a stack trace."""
+    try:
+        app()
+    except RedraftError as error:
+        if "--json" in sys.argv:
+            import json
+
+            print(json.dumps({"error": error.to_dict()}, ensure_ascii=False))
+        print(f"error [{error.code}]: {error.what}", file=sys.stderr)
+        if error.do:
+            print(f"  → {error.do}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("Interrupted. Run the same command again: it resumes.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
