@@ -68,8 +68,8 @@ class ConfigError(RedraftError):
 class ExamError(RedraftError):
     """One exam is bad.
 
-    `rule` names the rule that decided (e.g. ``uneven_spacing``), `measured` the values it saw; both go into the receipt,
-    so neither may hold an identifier.
+    `rule` names the rule that decided (e.g. ``uneven_spacing``), `measured` the values it saw; both go into the
+    receipt, so neither may hold an identifier.
     """
 
     code = "exam"

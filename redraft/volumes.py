@@ -108,6 +108,9 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=1)
-    with atomic_path(path) as partial, open(partial, "wb") as raw:
-        with igzip.IGzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as stream:
-            stream.write(image.to_bytes())
+    with (
+        atomic_path(path) as partial,
+        open(partial, "wb") as raw,
+        igzip.IGzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as stream,
+    ):
+        stream.write(image.to_bytes())

@@ -34,8 +34,13 @@ def print_json(value: Any) -> None:
 def print_table(columns: list[str], rows: list[list[Any]], title: str = "") -> None:
     """Print an aligned table; numbers are right-aligned, None is a dash. Never truncated: it may be piped."""
     shown = [["–" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(len(name), *(len(row[n]) for row in shown), 0) if shown else len(name) for n, name in enumerate(columns)]
-    right = [bool(rows) and all(isinstance(row[n], (int, float)) or row[n] is None for row in rows) for n in range(len(columns))]
+    widths = [
+        max(len(name), *(len(row[n]) for row in shown), 0) if shown else len(name) for n, name in enumerate(columns)
+    ]
+    right = [
+        bool(rows) and all(isinstance(row[n], (int, float)) or row[n] is None for row in rows)
+        for n in range(len(columns))
+    ]
     if title:
         print(f"\n{title}")
     print("  ".join(_pad(name, width, flag) for name, width, flag in zip(columns, widths, right, strict=True)).rstrip())

@@ -1,0 +1,163 @@
+"""Commands that run the loop: ingest, round open|status|close|abort, promote."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.common import JsonOption, ProjectOption, open_project, print_json, print_table
+
+round_app = typer.Typer(help="Open, watch, close and abort rounds.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command()(ingest)
+    app.add_typer(round_app, name="round")
+    app.command()(promote)
+
+
+def ingest(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Folders or files; the configured sources when omitted.")
+    ] = None,
+    project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
+) -> None:
+    """Take exams in; every series gets an intake receipt."""
+    from flows.intake import take_in
+
+    project = open_project(project_dir)
+    receipts = take_in(project, [Path(p) for p in paths] if paths else None)
+    if as_json:
+        print_json(receipts)
+        return
+    totals: dict[str, int] = {}
+    for receipt in receipts:
+        totals[receipt["verdict"]] = totals.get(receipt["verdict"], 0) + 1
+        if receipt["verdict"] in ("refused", "quarantined"):
+            where = ", ".join(receipt["paths"][:2]) + (" …" if len(receipt["paths"]) > 2 else "")
+            print(f"{receipt['verdict']}: {receipt['rule']} {receipt['measured'] or ''}  {where}")
+    print(", ".join(f"{count} {verdict}" for verdict, count in sorted(totals.items())) or "Nothing was offered.")
+
+
+@round_app.command("open")
+def open_(project_dir: ProjectOption = Path("."), as_json: JsonOption = False, verbose: bool = False) -> None:
+    """Ingest, draft, select and dispatch; then readers work. Running it again resumes an interrupted opening."""
+    from flows.runtime import prefect_for
+
+    project = open_project(project_dir)
+    with prefect_for(project, verbose=verbose):
+        from flows.open_round import open_round
+
+        out = open_round(str(project.root))
+    if as_json:
+        print_json(out.model_dump(mode="json"))
+        return
+    print(f"Round {out.round} is open: {out.training} exams to segment, {out.reference} reference exams.")
+    print(f"Work packages are in {project.work}. When they are back: `redraft round close {out.round}`.")
+
+
+@round_app.command("status")
+def status(
+    number: Annotated[int | None, typer.Argument(help="Round number; the latest when omitted.")] = None,
+    project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
+) -> None:
+    """What one round has done, step by step, and what is out with readers."""
+    from redraft import rounds
+
+    project = open_project(project_dir)
+    row = rounds.get(project, number)
+    steps = project.ledger.rows("step_run", round=row["number"])
+    work = project.ledger.rows("assignment", round=row["number"])
+    if as_json:
+        print_json({"round": row, "steps": steps, "assignments": work})
+        return
+    print(f"Round {row['number']}: {row['state']}" + (f" (in {row['failed_in']})" if row["failed_in"] else ""))
+    print_table(
+        ["step", "state", "attempt", "seconds", "error"],
+        [[s["step"], s["state"], s["attempt"], s["seconds"], s["error"]] for s in steps],
+    )
+    counts: dict[tuple[str, str], int] = {}
+    for item in work:
+        counts[(item["purpose"], item["state"])] = counts.get((item["purpose"], item["state"]), 0) + 1
+    print_table(["purpose", "state", "assignments"], [[p, s, n] for (p, s), n in sorted(counts.items())], "Work")
+
+
+@round_app.command("close")
+def close(
+    number: Annotated[int | None, typer.Argument(help="Round number; the latest when omitted.")] = None,
+    early: Annotated[
+        bool, typer.Option("--early", help="Close although work is still out before the deadline.")
+    ] = False,
+    project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
+    verbose: bool = False,
+) -> None:
+    """Validate, retrain, evaluate and account. Running it again resumes an interrupted closing."""
+    from flows.runtime import prefect_for
+    from redraft import rounds
+
+    project = open_project(project_dir)
+    chosen = int(rounds.get(project, number)["number"])
+    with prefect_for(project, verbose=verbose):
+        from flows.close_round import close_round
+
+        out = close_round(str(project.root), chosen, early)
+    if as_json:
+        print_json(out.model_dump(mode="json"))
+        return
+    print_gate(chosen, out.gate)
+    print(f"Next: `redraft promote {chosen} --approve|--hold --by WHO --reason TEXT`.")
+
+
+def print_gate(number: int, gate: dict[str, Any]) -> None:
+    """The gate's result, one line per criterion."""
+    print_table(
+        ["criterion", "structure", "required", "measured", "passed"],
+        [
+            [c["name"], c["structure"], c["required"], c["measured"], "yes" if c["passed"] else "NO"]
+            for c in gate["criteria"]
+        ],
+        f"Gate of round {number}: {'passed' if gate['passed'] else 'NOT passed'}",
+    )
+
+
+@round_app.command("abort")
+def abort(number: Annotated[int, typer.Argument(help="Round number.")], project_dir: ProjectOption = Path(".")) -> None:
+    """Abort a round: open work is withdrawn; what readers returned stays."""
+    from redraft import rounds
+
+    project = open_project(project_dir)
+    now = datetime.now(UTC)
+    with rounds.writer(project, lambda: datetime.now(UTC)):
+        rounds.abort(project, number, now, "cli")
+    print(f"Round {number} is aborted. Annotations that were returned are kept.")
+
+
+def promote(
+    number: Annotated[int, typer.Argument(help="Round number.")],
+    approve: Annotated[bool, typer.Option("--approve/--hold", help="Promote the challenger, or keep the champion.")],
+    by: Annotated[str, typer.Option(help="Who decides.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the record.")],
+    project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
+) -> None:
+    """Decide about a round's challenger. The decision is recorded first, then the champion alias moves."""
+    from flows.runtime import prefect_for
+    from redraft.decisions import decide
+
+    project = open_project(project_dir)
+    decision = decide(project, number, approve=approve, by=by, reason=reason, now=datetime.now(UTC))
+    with prefect_for(project):
+        from flows.promote_model import promote_model
+
+        out = promote_model(str(project.root), number, decision)
+    if as_json:
+        print_json(out.model_dump(mode="json"))
+        return
+    print(f"Round {number}: {out.state}. Champion: {out.champion or 'none'} (identity: asserted).")

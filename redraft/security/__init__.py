@@ -1,0 +1,1 @@
+"""Keys, pseudonyms and the vault: what keeps patients' identities out of everything else."""

@@ -1,0 +1,40 @@
+"""Pseudonyms by keyed HMAC-SHA256: the same input and key give the same one; without the key nothing leads back."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from redraft.security.keys import KeyRing
+
+
+class Pseudonyms:
+    """Pseudonyms of one project. Kinds are domain-separated: a subject and a series of one name differ."""
+
+    def __init__(self, keys: KeyRing):
+        self._key = keys.derive("pseudonym")
+        self._uid_key = keys.derive("uid")
+
+    def _tag(self, kind: str, value: str) -> str:
+        return hmac.new(self._key, f"{kind}\x00{value}".encode(), hashlib.sha256).hexdigest()[:20]
+
+    def subject_id(self, patient_id: str) -> str:
+        """Pseudonym of a patient."""
+        return self._tag("subject", patient_id)
+
+    def series_id(self, series_uid: str) -> str:
+        """Pseudonym of a series as offered."""
+        return self._tag("series", series_uid)
+
+    def exam_id(self, series_uid: str) -> str:
+        """Pseudonym of the exam made from a series."""
+        return self._tag("exam", series_uid)
+
+    def source_tag(self, path: str) -> str:
+        """Pseudonym of a file that belongs to no series."""
+        return self._tag("source", path)
+
+    def uid(self, original: str) -> str:
+        """A DICOM UID under `2.25.` (128 bits, PS3.5 B.2) for an original UID; the same for every reference to it."""
+        digest = hmac.new(self._uid_key, original.encode(), hashlib.sha256).digest()
+        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
