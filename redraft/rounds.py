@@ -199,7 +199,7 @@ def may_close(project: Project, number: int) -> None:
 
 
 def require_returns(project: Project, number: int, now: datetime, *, early: bool) -> None:
-    """Raise StateError when work is still out before the deadline (unless `early`), or when nothing came back at all."""
+    """Raise StateError when work is out before the deadline (unless `early`), or when nothing came back at all."""
     row = get(project, number)
     if row["state"] != RoundState.AWAITING_ANNOTATION:
         return  # the closing was decided before it was interrupted

@@ -20,7 +20,7 @@ from redraft.config.schema import SecretRef
 from redraft.digest import sha256_bytes
 from redraft.errors import SecurityError
 
-PURPOSES = ("pseudonym", "uid", "vault", "signing", "fingerprint")
+PURPOSES = ("pseudonym", "uid", "vault", "vault_names", "signing", "fingerprint")
 _PUBLISHED = b"redraft published demo key: secret to nobody, safe for no patient"
 
 

@@ -32,6 +32,7 @@ class Vault:
     def __init__(self, root: Path, keys: KeyRing):
         self.root = root
         self._cipher = AESGCM(keys.derive("vault"))
+        self._names = keys.derive("vault_names")
         for folder in (root, root / "links", root / "originals"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.chmod(folder, 0o700)
@@ -40,7 +41,7 @@ class Vault:
         """Keep who a pseudonym is. The same record again changes nothing; another one is kept beside the first."""
         plain = canonical({"kind": kind, "pseudonym": pseudonym, "identity": identity})
         # The name carries a keyed check of the content: equal records meet in one file, none is ever overwritten.
-        name = f"{kind}-{pseudonym}-{sha256_bytes(self._name_key() + plain)[:16]}"
+        name = f"{kind}-{pseudonym}-{sha256_bytes(self._names + plain)[:16]}"
         path = self.root / "links" / name
         if not path.exists():
             write_bytes(path, self._seal(name, plain), mode=0o600)
@@ -58,7 +59,7 @@ class Vault:
         with open(path, "rb") as stream:
             index = 0
             while chunk := stream.read(_CHUNK):
-                name = f"{sha256_bytes(self._name_key() + str(path).encode())[:16]}-{index:05d}"
+                name = f"{sha256_bytes(self._names + str(path).encode())[:16]}-{index:05d}"
                 target = folder / name
                 if not target.exists():
                     folder.mkdir(mode=0o700, exist_ok=True)
@@ -73,9 +74,6 @@ class Vault:
                 path.unlink()
                 count += 1
         return count
-
-    def _name_key(self) -> bytes:
-        return self._cipher.encrypt(b"\x00" * 12, b"", b"redraft vault names")
 
     def _seal(self, name: str, plain: bytes) -> bytes:
         nonce = secrets.token_bytes(12)

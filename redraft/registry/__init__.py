@@ -1,0 +1,1 @@
+"""MLflow: training runs, model packages, metrics with lineage, and the champion/challenger aliases."""
