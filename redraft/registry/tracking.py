@@ -76,14 +76,17 @@ class Registry:
     @contextmanager
     def _reached(self) -> Iterator[None]:
         os.environ.update(ENV)
+        import mlflow
         from mlflow.exceptions import MlflowException
 
+        # MLflow resolves `models:/` sources through its process-wide URI, whatever the client was given.
+        mlflow.set_tracking_uri(self.uri)
         try:
             yield
         except MlflowException as error:
             raise ServiceError(
                 f"MLflow at {_shown(self.uri)} refused or does not answer ({error.error_code}).",
-                "Start it (`redraft up`) or mend services.mlflow in project.yaml, then run the command again: it resumes.",
+                "Start it (`redraft up`) or mend services.mlflow in project.yaml, then run the command again.",
                 code="service.mlflow",
             ) from error
 
@@ -105,7 +108,7 @@ class Registry:
         package: Path,
         model_tags: Mapping[str, str],
     ) -> Logged:
-        """Log one training: run, datasets, curves, the package as a LoggedModel (PENDING → READY), a registered version.
+        """Log one training: run, datasets, curves, package as a LoggedModel (PENDING → READY), registered version.
 
         The step's digest is the idempotency key: a finished run is found again, an unfinished one is marked FAILED.
 
