@@ -64,6 +64,8 @@ class Ingest(Section):
     # Folders that every round looks into; further ones can be named to `redraft ingest`.
     sources: tuple[Path, ...] = ()
     modalities: tuple[Modality, ...]
+    # Series marked DERIVED\\SECONDARY (crops, converted units) are set aside unless the project wants them.
+    accept_secondary: bool = False
     max_spacing_mm: Annotated[float, Field(gt=0)] = 20.0
     max_voxels: Annotated[int, Field(gt=0)] = 600_000_000
 

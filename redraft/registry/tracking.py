@@ -24,6 +24,7 @@ ENV = {
 # Who ran it and from where would name people and machines; these say what redraft wants said.
 CONSTANT_TAGS = {"mlflow.user": "redraft", "mlflow.source.name": "redraft", "mlflow.source.type": "JOB"}
 STEP_TAG = "redraft.step_digest"
+MODEL_TAG = "redraft.model_id"  # searches return versions without their model id
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Registry:
                 project,
                 source=f"models:/{model.model_id}",
                 run_id=run_id,
-                tags={**model_tags, STEP_TAG: step_digest},
+                tags={**model_tags, STEP_TAG: step_digest, MODEL_TAG: model.model_id},
                 model_id=model.model_id,
             )
             self.client.set_terminated(run_id, "FINISHED")
@@ -209,7 +210,7 @@ class Registry:
             if run.info.status == "FINISHED":
                 versions = self.client.search_model_versions(f"run_id = '{run.info.run_id}'")
                 if versions:
-                    return Logged(run.info.run_id, versions[0].model_id, str(versions[0].version))
+                    return Logged(run.info.run_id, versions[0].tags[MODEL_TAG], str(versions[0].version))
             elif run.info.status == "RUNNING":  # its process died: one writer at a time
                 self.client.set_terminated(run.info.run_id, "FAILED")
         return None

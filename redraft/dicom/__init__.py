@@ -1,0 +1,1 @@
+"""Reading DICOM: headers into series, series into volumes, structure sets and segmentations into masks."""

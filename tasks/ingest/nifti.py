@@ -1,0 +1,91 @@
+"""NIfTI exams and their label directories. A NIfTI file knows no patient: its file stem is its subject."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from redraft.config.schema import Ingest
+from redraft.dicom.oracle import nifti_stem
+from redraft.errors import GeometryError, ReadError
+from redraft.security.pseudonyms import Pseudonyms
+from redraft.volumes import Volume, grid_difference, read_volume
+from tasks.ingest.receipts import Receipt
+
+FORM_CONFLICT_MM = 0.1
+
+
+@dataclass(frozen=True)
+class NiftiSource:
+    """Pseudonyms of a NIfTI file, by its stem: the same name is the same exam."""
+
+    series_id: str
+    exam_id: str
+    subject_id: str
+
+
+def identify(path: Path, pseudonyms: Pseudonyms) -> NiftiSource:
+    """Pseudonyms of a NIfTI file."""
+    uid = f"nifti/{nifti_stem(path)}"
+    return NiftiSource(pseudonyms.series_id(uid), pseudonyms.exam_id(uid), pseudonyms.subject_id(uid))
+
+
+def read_nifti_exam(path: Path, config: Ingest) -> Volume:
+    """Read and check a NIfTI image.
+
+    Raises
+    ------
+    ReadError
+        Unreadable, not 3D, too large, or values that are not finite.
+    GeometryError
+        Singular affine, or q-form and s-form that place the voxels differently.
+    """
+    try:
+        header = nib.load(path).header
+        shape = header.get_data_shape()
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        raise ReadError("The file cannot be read as NIfTI.", "Export it again.", rule="unreadable") from error
+    if int(np.prod([max(1, n) for n in shape], dtype=np.int64)) > config.max_voxels:
+        raise ReadError("The image is too large.", rule="too_large", measured={"shape": list(map(int, shape))})
+    volume = read_volume(path)
+    if not np.isfinite(volume.array).all():
+        bad = int((~np.isfinite(volume.array)).sum())
+        raise ReadError("The image holds NaN or infinity.", rule="not_finite", measured={"voxels": bad})
+    if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
+        raise GeometryError("The affine is singular.", rule="singular_affine")
+    _forms_agree(header, volume)
+    if max(volume.spacing) > config.max_spacing_mm:
+        measured: dict[str, object] = {"spacing_mm": [round(v, 4) for v in volume.spacing]}
+        raise GeometryError("Voxels are too far apart.", rule="spacing_too_large", measured=measured)
+    if volume.array.dtype == np.float64:
+        return Volume(volume.array.astype(np.float32), volume.affine)
+    return volume
+
+
+def _forms_agree(header: nib.Nifti1Header, volume: Volume) -> None:
+    sform, s_code = header.get_sform(coded=True)
+    qform, q_code = header.get_qform(coded=True)
+    if not s_code or not q_code:
+        return
+    corner = np.array([*volume.shape, 1.0])
+    shift = float(max(np.abs((sform - qform) @ corner).max(), np.abs((sform - qform)[:, 3]).max()))
+    if shift > FORM_CONFLICT_MM:
+        measured: dict[str, object] = {"shift_mm": round(shift, 3)}
+        raise GeometryError("q-form and s-form place the voxels differently.", rule="form_conflict", measured=measured)
+
+
+def label_receipt(path: Path, image: Path | None, pseudonyms: Pseudonyms) -> Receipt:
+    """Receipt of a label file: never taken for an image; says when its image is missing or on another grid."""
+    series_id = identify(path, pseudonyms).series_id
+    if image is None:
+        return Receipt(series_id, "refused", "label_without_image", 1, paths=(path,))
+    try:
+        difference = grid_difference(read_volume(image), read_volume(path))
+    except ReadError as error:
+        return Receipt(series_id, "refused", f"label_{error.rule}", 1, measured=error.measured, paths=(path,))
+    if difference is not None:
+        return Receipt(series_id, "refused", "label_on_another_grid", 1, measured=difference, paths=(path,))
+    return Receipt(series_id, "refused", "label_not_an_image", 1, paths=(path,))
