@@ -93,9 +93,7 @@ def _pieces(mask: Mask, spacing: tuple[float, float, float]) -> NDArray[np.float
     return length
 
 
-def _beyond(
-    length: NDArray[np.float64], near: Mask, spacing: tuple[float, float, float], tolerance_mm: float
-) -> float:
+def _beyond(length: NDArray[np.float64], near: Mask, spacing: tuple[float, float, float], tolerance_mm: float) -> float:
     """Length of the pieces that lie farther than the tolerance from the vertices `near`."""
     if not near.any():
         return float(length.sum())
