@@ -1,4 +1,4 @@
-"""Intervals from a bias-corrected, accelerated (BCa) bootstrap that respects clusters, and learning-curve summaries' base.
+"""Intervals from a bias-corrected and accelerated (BCa) bootstrap that respects clusters.
 
 A resample is a vector of counts, one per unit (an exam): how often it was drawn. A statistic takes a matrix of such
 counts (R, n) and returns R values, so that means, weighted means and differences of two arms share one code.
@@ -99,18 +99,25 @@ def bca_interval(
     clusters : what each value belongs to (subject, reader); every value its own cluster when omitted.
     strata : clusters are resampled within these and never across (readers at hand).
     within : resample units within drawn clusters too (reader, then exam).
-    statistic : counts (R, n) to R values; the mean of `values` when omitted. It must not depend on the order of units.
+    statistic : counts (R, n) to R values; the mean of `values` when omitted.
 
-    The result depends on the values and the seed only: clusters are sorted before drawing, so rows may come in any order.
+    The result depends on values, clusters and seed only, not on the order in which they are given.
     """
     data = np.asarray(values, dtype=np.float64)
     names = tuple(clusters) if clusters is not None else tuple(range(data.size))
     if data.ndim != 1 or len(names) != data.size or not np.isfinite(data).all():
         raise UsageError(
-            f"An interval takes finite numbers with one cluster each; got shape {data.shape} and {len(names)} clusters.",
+            f"An interval takes finite numbers with one cluster each; got shape {data.shape}, {len(names)} clusters.",
             "Leave missing values out and count them.",
         )
-    design = Design(names, tuple(strata) if strata is not None else None, within)
+    levels = tuple(strata) if strata is not None else (None,) * data.size
+    if len(levels) != data.size:
+        raise UsageError(f"{len(levels)} strata for {data.size} values.")
+    if statistic is None:
+        order = sorted(range(data.size), key=lambda i: (repr(levels[i]), repr(names[i]), data[i]))
+        data = data[order]
+        names, levels = tuple(names[i] for i in order), tuple(levels[i] for i in order)
+    design = Design(names, levels if strata is not None else None, within)
     return bca(
         statistic or (lambda counts: counts @ data / counts.sum(axis=1)),
         design,

@@ -9,8 +9,8 @@ Conventions, fixed here because implementations of these metrics differ by up to
 - The *contour* (path lengths) is drawn per slice by marching squares at level 1/2 on the binary mask: exact along axes
   and diagonals, at most 8.3 % too long in between. See `redraft.metrics.contour`.
 - Both masks empty: Dice 1, surface Dice 1, HD95 0, path lengths 0.
-- One mask empty: Dice 0, surface Dice 0, HD95 None (there is no distance to nothing); the added path length is the whole
-  reference contour, the false-positive contour the whole test contour.
+- One mask empty: Dice 0, surface Dice 0, HD95 None (there is no distance to nothing); the added path length is the
+  whole reference contour, the false-positive contour the whole test contour.
 - A distance equal to the tolerance is within the tolerance.
 """
 
