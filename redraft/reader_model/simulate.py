@@ -1,117 +1,135 @@
-"""A simulated reader at work on one exam: what comes back, and how long it took."""
+"""A simulated reader works one exam: what comes back, under which verdict, after how many minutes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from redraft.reader_model.effort import (
-    EffortParameters,
-    Form,
-    Labels,
-    Spacing,
-    assisted_seconds,
-    scratch_seconds,
-    work_left,
-)
+from redraft.config.schema import Structure
+from redraft.errors import LabelError
+from redraft.metrics import StructureMetrics, exam_metrics
+from redraft.reader_model.border import correct, perturb
+from redraft.reader_model.effort import Minutes, noise_factor
+
+Verdict = Literal["accept", "correct", "reject", "scratch"]
 
 
-@dataclass(frozen=True)
+class Effort(Protocol):
+    """An effort model of any form."""
+
+    @property
+    def noise_sigma(self) -> float: ...
+
+    @property
+    def acceptance_share(self) -> float: ...
+
+    def scratch(self, truth: NDArray, spacing: Sequence[float], structures: Sequence[Structure]) -> Minutes: ...
+
+    def assisted(
+        self,
+        truth: NDArray,
+        spacing: Sequence[float],
+        structures: Sequence[Structure],
+        metrics: Mapping[str, StructureMetrics],
+    ) -> Minutes: ...
+
+
+class ReaderTraits(Protocol):
+    """What the model needs to know of a reader (`redraft.config.schema.Reader` has it)."""
+
+    @property
+    def speed(self) -> float: ...
+
+    @property
+    def sloppiness_mm(self) -> float: ...
+
+
+@dataclass(frozen=True, eq=False)
 class SimulatedReturn:
-    """What a simulated reader hands in. Minutes by structure name; `exam` is the overhead."""
+    """What a simulated reader hands back.
 
-    labels: Labels
-    verdict: str
+    Attributes
+    ----------
+    labels : ndarray of uint8, shape (I, J, K)
+    verdict : accept (the draft itself is returned), correct, reject (drawn from scratch after a look at the draft),
+        scratch (no draft was shown)
+    reason_code : for a rejected draft `draft_empty` or `draft_unusable`, else None
+    minutes_per_structure : structure to active minutes; their sum is the exam's time
+    voxels_changed : voxels in which `labels` differ from the draft; None without a draft
+    """
+
+    labels: NDArray[np.uint8]
+    verdict: Verdict
     reason_code: str | None
-    minutes: dict[str, float]
+    minutes_per_structure: dict[str, float]
     voxels_changed: int | None
+
+    @property
+    def minutes(self) -> float:
+        """Active minutes of the exam."""
+        return sum(self.minutes_per_structure.values())
 
 
 def simulate_reader(
-    truth: Labels, draft: Labels | None, spacing: Spacing, structures: Mapping[str, int], *, speed: float,
-    sloppiness_mm: float, parameters: EffortParameters, form: Form, rng: np.random.Generator,
-) -> SimulatedReturn:  # fmt: skip
-    """Read one exam.
-
-    A sloppy reader aims at the truth with a smoothly displaced border. From scratch the aim is what comes back; from a
-    draft only what differs from the aim by more than the tolerance is corrected, an almost right draft is accepted as
-    it stands, and a hopeless one is rejected and drawn anew at the price of both.
+    truth: NDArray,
+    draft: NDArray | None,
+    spacing: Sequence[float],
+    structures: Sequence[Structure],
+    reader: ReaderTraits,
+    params: Effort,
+    rng: np.random.Generator,
+) -> SimulatedReturn:
+    """Let a reader of some speed and sloppiness segment one exam.
 
     Parameters
     ----------
-    truth, draft : uint8 arrays, shape (I, J, K)
-    sloppiness_mm : float
-        Standard deviation of the border's displacement.
+    truth : ndarray of integers, shape (I, J, K); what a perfect reader would draw.
+    draft : ndarray of integers, same shape, or None when the exam is worked from scratch.
+    spacing : (i, j, k) in mm
+    params : EffortParameters or VolumeParameters
+    rng : the only source of chance; the same state gives the same return.
+
+    A sloppy reader aims at a displaced truth, and his time is reckoned against what he aims at: he corrects a draft
+    that was right where he sees it otherwise. Sloppiness itself makes nobody faster; speed does.
+
+    Raises
+    ------
+    LabelError
+        Draft and truth are not on one grid.
     """
-    aim = _sloppy(truth, spacing, sloppiness_mm, rng)
-    noise = float(np.exp(rng.normal(0.0, parameters.noise_sigma)))
-    unit = noise / speed / 60.0
-    minutes = {"exam": parameters.overhead_s * unit}
-    scratch = {
-        name: scratch_seconds(aim == value, spacing, parameters, form) * unit for name, value in structures.items()
-    }
+    target = perturb(truth.astype(np.uint8), spacing, structures, reader.sloppiness_mm, rng)
+    factor = noise_factor(params.noise_sigma, rng) / reader.speed
+    scratch = params.scratch(target, spacing, structures)
     if draft is None:
-        return SimulatedReturn(aim, "scratch", None, {**minutes, **scratch}, None)
-    work = {
-        name: work_left(aim == value, draft == value, spacing, parameters.tolerance_mm)
-        for name, value in structures.items()
-    }
-    contour = sum(item.contour_mm for item in work.values())
-    to_do = sum(item.added_mm + item.erased_mm for item in work.values())
-    if to_do > parameters.reject_share * 2 * max(contour, 1.0):
-        look = parameters.look_s * truth.shape[2] * unit
-        redrawn = {name: value + look for name, value in scratch.items()}
-        return SimulatedReturn(aim, "reject", "draft_unusable", {**minutes, **redrawn}, int((aim != draft).sum()))
-    assisted = {
-        name: assisted_seconds(work[name], aim == value, spacing, parameters, form) * unit
-        for name, value in structures.items()
-    }
-    if to_do <= parameters.accept_share * contour and not any(item.stray for item in work.values()):
-        look = dict.fromkeys(structures, parameters.look_s * truth.shape[2] * unit)
-        return SimulatedReturn(draft.copy(), "accept", None, {**minutes, **look}, 0)
-    result = _corrected(aim, draft, spacing, parameters.tolerance_mm)
-    changed = int((result != draft).sum())
-    return SimulatedReturn(result, "correct" if changed else "accept", None, {**minutes, **assisted}, changed)
+        return SimulatedReturn(target, "scratch", None, scratch.per_structure(factor), None)
+    if draft.shape != truth.shape:
+        raise LabelError(
+            f"Draft {draft.shape} and truth {truth.shape} are not on one grid.",
+            "The simulated reader needs both on the exam's grid.",
+            rule="shape",
+            measured={"draft": list(draft.shape), "truth": list(truth.shape)},
+        )
+    proposed = draft.astype(np.uint8)
+    metrics = exam_metrics(target, proposed, spacing, structures)
+    assisted = params.assisted(target, spacing, structures, metrics)
+    if all(_good_enough(m, params.acceptance_share) for m in metrics.values()):
+        looked = Minutes(assisted.shared, dict.fromkeys(assisted.work, 0.0), False)
+        return SimulatedReturn(proposed, "accept", None, looked.per_structure(factor), 0)
+    if assisted.useless:
+        reason = "draft_unusable" if proposed.any() else "draft_empty"
+        minutes = Minutes(assisted.shared, assisted.work, True).per_structure(factor)
+        return SimulatedReturn(target, "reject", reason, minutes, _changed(target, proposed))
+    labels = correct(proposed, target, spacing, structures)
+    return SimulatedReturn(labels, "correct", None, assisted.per_structure(factor), _changed(labels, proposed))
 
 
-def _corrected(aim: Labels, draft: Labels, spacing: Spacing, tolerance_mm: float) -> Labels:
-    """The draft where its error stays within the tolerance of the aim's borders, the aim elsewhere."""
-    wrong = aim != draft
-    if not wrong.any():
-        return draft.copy()
-    edges = np.zeros(aim.shape, dtype=bool)
-    for axis in range(3):
-        step = np.diff(aim.astype(np.int16), axis=axis) != 0
-        low = [slice(None)] * 3
-        high = [slice(None)] * 3
-        low[axis], high[axis] = slice(None, -1), slice(1, None)
-        edges[tuple(low)] |= step
-        edges[tuple(high)] |= step
-    distance = ndimage.distance_transform_edt(~edges, sampling=spacing) if edges.any() else np.full(aim.shape, np.inf)
-    # Voxels beside the border count as distance 0, so a whole first layer of error is always left alone.
-    keep = wrong & (distance < tolerance_mm / 2)
-    result = aim.copy()
-    result[keep] = draft[keep]
-    return result
+def _good_enough(m: StructureMetrics, share: float) -> bool:
+    return m.stray_components == 0 and m.apl_mm + m.false_positive_mm <= share * m.reference_contour_mm
 
 
-def _sloppy(truth: Labels, spacing: Spacing, sloppiness_mm: float, rng: np.random.Generator) -> Labels:
-    """The truth with every structure's border displaced smoothly by about `sloppiness_mm`."""
-    if sloppiness_mm <= 0:
-        return truth.copy()
-    field = ndimage.gaussian_filter(rng.standard_normal(truth.shape), [6.0 / s for s in spacing])
-    field *= sloppiness_mm / field.std()
-    result = np.zeros_like(truth)
-    signed: dict[int, NDArray[np.float64]] = {}
-    for value in (int(v) for v in np.unique(truth) if v):
-        mask = truth == value
-        outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
-        inside = ndimage.distance_transform_edt(mask, sampling=spacing)
-        signed[value] = np.where(mask, 0.5 * min(spacing) - inside, outside - 0.5 * min(spacing)) - field
-    for value, distance in signed.items():
-        result[distance <= 0] = value
-    return result
+def _changed(labels: NDArray, draft: NDArray) -> int:
+    return int(np.count_nonzero(labels != draft))
