@@ -1,0 +1,140 @@
+"""Spending a round's budget: a control draw, the strategy on the rest, then the mode by a recorded coin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from redraft.config.schema import Select
+from redraft.errors import StateError
+from tasks.select.strategies import STRATEGIES, Candidate, Utilities
+
+
+class Chosen(BaseModel):
+    """One chosen exam and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    exam_id: str
+    rank: int
+    chosen_by: Literal["strategy", "control"]
+    strategy: str
+    score: float | None
+    inclusion_probability: float
+    mode: Literal["assisted", "from_scratch"]
+    mode_probability: float
+    explanation: dict[str, Any]
+
+
+def select(
+    candidates: Sequence[Candidate], config: Select, *, champion: str | None, rng: np.random.Generator
+) -> list[Chosen]:
+    """Choose exams for training annotations.
+
+    The control exams are drawn first and from the whole pool, so that their inclusion probability is exact
+    (controls/pool) and does not depend on the strategy; the strategy then works on the rest. Without a champion
+    everything is drawn at random and from scratch.
+
+    Inclusion probabilities: exact for control and random; for weighted random the usual approximation 1−(1−w)^k; 1 for
+    greedy strategies, which leave nothing to chance.
+
+    Raises
+    ------
+    StateError
+        Empty pool, a budget below one exam, or drafts by another model than the champion.
+    """
+    if not candidates:
+        raise StateError("No pool exam is left to select.", "Ingest more exams.", code="state.pool_empty")
+    ordered = sorted(candidates, key=lambda c: c.exam_id)
+    stale = [c.exam_id for c in ordered if champion is not None and c.model_digest != champion]
+    if stale:
+        raise StateError(
+            f"{len(stale)} exams carry scores of another model than the champion (first: {stale[0]}).",
+            "Run `redraft round open` again; it drafts them anew.",
+            code="state.stale_scores",
+        )
+    name = config.strategy if champion is not None else "random"
+    order = rng.permutation(len(ordered))
+    budget = _Budget(config, ordered)
+    controls = _take(list(order), round(config.control_share * budget.expected_count), budget, ordered)
+    control_probability = len(controls) / len(ordered)
+    rest = [i for i in range(len(ordered)) if i not in set(controls)]
+    chosen = _by_strategy(rest, ordered, name, budget, rng) if rest else []
+    if not controls and not chosen:
+        raise StateError(
+            f"The budget ({config.budget.minutes} min) does not cover one exam "
+            f"({min(c.expected_minutes for c in ordered):.1f} min expected).",
+            "Raise select.budget.minutes.",
+        )
+    picks: list[tuple[int, Literal["strategy", "control"], str, float | None, float, dict[str, Any]]] = [
+        (i, "control", "random", None, control_probability, {"reason": "control: drawn at random beside the strategy"})
+        for i in controls
+    ]
+    picks += [(i, "strategy", name, score, p, why) for i, score, p, why in chosen]
+    result = []
+    for rank, (i, by, strategy, score, probability, why) in enumerate(picks, 1):
+        scratch = 1.0 if champion is None else config.from_scratch_probability
+        from_scratch = bool(rng.random() < scratch)
+        place = f"{rank} of {len(picks)} from a pool of {len(ordered)}"
+        result.append(
+            Chosen(
+                exam_id=ordered[i].exam_id, rank=rank, chosen_by=by, strategy=strategy, score=score,
+                inclusion_probability=round(probability, 6), mode="from_scratch" if from_scratch else "assisted",
+                mode_probability=scratch if from_scratch else 1 - scratch,
+                explanation={**why, "rank": rank, "pool": len(ordered), "sentence": f"{why['reason']} ({place})"},
+            )
+        )  # fmt: skip
+    return result
+
+
+class _Budget:
+    """What is left to spend, in exams or in expected minutes."""
+
+    def __init__(self, config: Select, candidates: Sequence[Candidate]):
+        self._minutes = config.budget.minutes is not None
+        self._left = float(config.budget.minutes if self._minutes else config.budget.exams or 0)
+        mean = float(np.mean([c.expected_minutes for c in candidates]))
+        self.expected_count = self._left / mean if self._minutes else self._left
+
+    def spend(self, candidate: Candidate) -> bool:
+        cost = candidate.expected_minutes if self._minutes else 1.0
+        if cost > self._left + 1e-9:
+            return False
+        self._left -= cost
+        return True
+
+
+def _take(order: list[int], count: int, budget: _Budget, candidates: Sequence[Candidate]) -> list[int]:
+    taken: list[int] = []
+    for i in order:
+        if len(taken) >= count:
+            break
+        if budget.spend(candidates[int(i)]):
+            taken.append(int(i))
+    return taken
+
+
+def _by_strategy(
+    rest: list[int], candidates: Sequence[Candidate], name: str, budget: _Budget, rng: np.random.Generator
+) -> list[tuple[int, float | None, float, dict[str, Any]]]:
+    utilities: Utilities = STRATEGIES[name]([candidates[i] for i in rest])
+    if utilities.weights is None:
+        # Greedy; ties (and equal scores to the last digit) are broken by exam id.
+        order = sorted(range(len(rest)), key=lambda n: (-utilities.order_by[n], candidates[rest[n]].exam_id))
+    else:
+        keys = np.log(utilities.weights) + rng.gumbel(size=len(rest))  # weighted draw without replacement
+        order = sorted(range(len(rest)), key=lambda n: -keys[n])
+    taken = [n for n in order if budget.spend(candidates[rest[n]])]
+    result = []
+    for n in taken:
+        if utilities.weights is None:
+            probability = 1.0
+        elif name == "random":
+            probability = len(taken) / len(rest)
+        else:
+            probability = float(1 - (1 - utilities.weights[n]) ** len(taken))
+        score = None if name == "random" else float(utilities.order_by[n])
+        result.append((rest[n], score, probability, utilities.explain(n)))
+    return result
