@@ -1,0 +1,145 @@
+"""Annotation backends. One contract: packages go out, signed-off results come in, bad ones go back with the reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from redraft.config.schema import Reader
+from redraft.digest import sha256_bytes, sha256_file
+from redraft.errors import LabelError, ReadError
+from redraft.files import write_text
+from redraft.reader_model import EffortParameters, simulate_reader
+from redraft.volumes import Volume, read_volume, write_volume
+from tasks.dispatch.contract import Minutes, Result, Task
+from tasks.dispatch.packages import DRAFT, IMAGE, LABEL, REJECTION, RESULT, TASK
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A finished piece of work as it lies in its package."""
+
+    assignment_id: str
+    label: Path
+    label_sha256: str
+    result: Result
+
+
+class Backend(Protocol):
+    """How work reaches readers and comes back."""
+
+    def collect(self, outstanding: Sequence[str], failed: Callable[[str, LabelError], None]) -> Iterator[Returned]:
+        """Finished work among the outstanding assignments; unreadable work goes to `failed` and is left in place."""
+        ...
+
+    def send_back(self, assignment_id: str, reasons: Iterable[str]) -> None:
+        """Move a bad return aside and tell the reader why; nothing is deleted."""
+        ...
+
+
+class FolderBackend:
+    """Packages in a shared folder; a result.json beside label.nii.gz says that the work is finished."""
+
+    def __init__(self, work: Path):
+        self.work = work
+
+    def collect(self, outstanding: Sequence[str], failed: Callable[[str, LabelError], None]) -> Iterator[Returned]:
+        """See Backend. A label without result.json is work in progress."""
+        for assignment in sorted(outstanding):
+            folder = self.work / assignment
+            if not (folder / RESULT).exists():
+                continue
+            try:
+                yield self._read(assignment, folder)
+            except LabelError as error:
+                failed(assignment, error)
+
+    def strangers(self, known: set[str]) -> list[str]:
+        """Folders with results that belong to no assignment of this project."""
+        if not self.work.is_dir():
+            return []
+        found = [p.name for p in self.work.iterdir() if p.is_dir() and not p.name.startswith(".partial-")]
+        return sorted(name for name in found if name not in known and (self.work / name / RESULT).exists())
+
+    def send_back(self, assignment_id: str, reasons: Iterable[str]) -> None:
+        """See Backend."""
+        folder = self.work / assignment_id
+        number = 1 + len(list(folder.glob("returned-*")))
+        aside = folder / f"returned-{number}"
+        aside.mkdir(exist_ok=True)
+        text = "This segmentation could not be accepted:\n" + "".join(f"- {reason}\n" for reason in reasons)
+        write_text(folder / REJECTION, text + "Mend it, save label.nii.gz again and write a new result.json.\n")
+        for name in (RESULT, LABEL):  # result.json first: without it the work counts as unfinished
+            if (folder / name).exists():
+                (folder / name).replace(aside / name)
+
+    def _read(self, assignment: str, folder: Path) -> Returned:
+        def bad(rule: str, what: str, do: str) -> LabelError:
+            return LabelError(f"Assignment {assignment}: {what}", do, rule=rule)
+
+        try:
+            result = Result.model_validate(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        except (ValueError, ValidationError) as error:
+            fields = ""
+            if isinstance(error, ValidationError):
+                fields = f" ({', '.join('.'.join(map(str, e['loc'])) for e in error.errors()[:4])})"
+            raise bad("result", f"result.json is not valid{fields}.", "See docs/readers.md for its form.") from error
+        task = Task.model_validate(json.loads((folder / TASK).read_text(encoding="utf-8")))
+        if (result.assignment_id, result.reader_id) != (assignment, task.reader_id):
+            raise bad("foreign", "result.json belongs to another assignment or reader.", "Put it where it belongs.")
+        label = folder / LABEL
+        if not label.is_file():
+            raise bad("no_label", "label.nii.gz is missing.", "Save the segmentation, then write result.json.")
+        try:
+            read_volume(label)
+        except ReadError as error:
+            raise bad("unreadable", "label.nii.gz cannot be read.", "Save it again; it may be half copied.") from error
+        return Returned(assignment, label, sha256_file(label), result)
+
+
+class SimulatedBackend(FolderBackend):
+    """Simulated readers that work on the same packages and hand in the same files as people would."""
+
+    def __init__(
+        self, work: Path, truth: Callable[[str, Volume], NDArray[np.uint8]], readers: Sequence[Reader], seed: int,
+        parameters: EffortParameters, form: str,
+    ) -> None:  # fmt: skip
+        """`truth` takes an exam id and its image and returns label values on its grid."""
+        super().__init__(work)
+        self.truth, self.seed, self.parameters, self.form = truth, seed, parameters, form
+        self.readers = {reader.id: reader for reader in readers}
+
+    def collect(self, outstanding: Sequence[str], failed: Callable[[str, LabelError], None]) -> Iterator[Returned]:
+        """Let the simulated readers do what is outstanding, then collect it."""
+        for assignment in sorted(outstanding):
+            folder = self.work / assignment
+            if (folder / TASK).exists() and not (folder / RESULT).exists():
+                self._read_exam(folder)
+        yield from super().collect(outstanding, failed)
+
+    def _read_exam(self, folder: Path) -> None:
+        task = Task.model_validate(json.loads((folder / TASK).read_text(encoding="utf-8")))
+        image = read_volume(folder / IMAGE)
+        draft = read_volume(folder / DRAFT).array if task.mode == "assisted" else None
+        reader = self.readers[task.reader_id]
+        # By assignment, so that a result does not depend on who worked before.
+        key = int(sha256_bytes(f"{self.seed}/{task.assignment_id}".encode())[:16], 16)
+        back = simulate_reader(
+            self.truth(task.exam_id, image), draft, image.spacing, {s.name: s.value for s in task.structures},
+            speed=reader.speed, sloppiness_mm=reader.sloppiness_mm, parameters=self.parameters, form=self.form,
+            rng=np.random.default_rng(key),
+        )  # fmt: skip
+        write_volume(folder / LABEL, image.like(back.labels))
+        result = Result(
+            assignment_id=task.assignment_id, reader_id=task.reader_id, verdict=back.verdict,
+            reason_code=back.reason_code, voxels_changed=back.voxels_changed, origin="simulated", simulated=True,
+            minutes={name: Minutes(active=round(value, 4)) for name, value in back.minutes.items()},
+        )  # fmt: skip
+        write_text(folder / RESULT, json.dumps(result.model_dump(mode="json"), indent=1) + "\n")
