@@ -24,7 +24,7 @@ from redraft.metrics import StructureMetrics, contour_length_mm, exam_metrics
 
 _CALIBRATED = (
     "Assumption. Together the from-scratch values give about 14 minutes for two adult kidneys on a 32-slice CT (6 m of "
-    "contour, 320 ml), at the upper end of the 10 to 14 minutes per exam that two studies report for manual segmentation, and "
+    "contour, 320 ml): the upper end of the 10 to 14 minutes per exam that two studies report for manual segmentation, "
     "below the 30 to 60 minutes per organ of others."
 )
 

@@ -6,14 +6,15 @@ paired by exam and clustered by subject, must exceed −margin (non-inferiority)
 alpha / m (Bonferroni), because all must hold and each is looked at.
 
 An exam in which a structure is in neither mask carries no Dice. A floor leaves it out. A pair leaves it out when both
-models agree on that; when only one model drew something where nothing is, the other agrees with the reference and counts
-as Dice 1: a challenger that starts to invent tumours is found.
+models agree on that; when only one model drew something where nothing is, the other agrees with the reference and
+counts as Dice 1: a challenger that starts to invent tumours is found.
 
 What cannot be evaluated fails: a missing exam or structure is a failed criterion with status `not_evaluable`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -118,7 +119,7 @@ def judge(
     Parameters
     ----------
     fixed : the criteria recorded when the round opened.
-    challenger, champion : exam to structure to Dice (None: in neither mask); see `tasks.evaluate.metrics.dice_per_exam`.
+    challenger, champion : exam to structure to Dice (None: in neither mask), as `dice_per_exam` gives it.
     subjects : exam to subject, for every exam of the test set: an exam that is here must be in both results.
 
     Raises
@@ -227,13 +228,20 @@ def _missing(name: str, results: DicePerExam, subjects: Mapping[str, str]) -> st
     """What is not as it must be for an evaluation, or None."""
     if not subjects:
         return "the test set is empty"
-    absent = sorted(exam for exam in subjects if name not in results.get(exam, {}))
+    absent = sorted(exam for exam in subjects if not _known(results.get(exam, {}), name))
     if absent:
         return f"no result for {len(absent)} of {len(subjects)} exams ({', '.join(absent[:3])})"
     foreign = sorted(set(results) - set(subjects))
     if foreign:
         return f"results for {len(foreign)} exams outside the test set ({', '.join(foreign[:3])})"
     return None
+
+
+def _known(result: Mapping[str, float | None], name: str) -> bool:
+    if name not in result:
+        return False
+    value = result[name]
+    return value is None or math.isfinite(value)
 
 
 def _not_evaluable(

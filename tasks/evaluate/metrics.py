@@ -55,8 +55,8 @@ def summarise(
     """Structure to metric (`METRICS`) to mean with interval, clustered by subject.
 
     An exam in whose reference and prediction a structure is absent says nothing about it: it is left out of that
-    structure's means and counted in `excluded`. So is an exam without HD95 (one mask empty), from HD95 only. A structure
-    that only one of the two masks holds counts with Dice 0.
+    structure's means and counted in `excluded`. So is an exam without HD95 (one mask empty), from HD95 only. A
+    structure that only one of the two masks holds counts with Dice 0.
 
     Raises
     ------

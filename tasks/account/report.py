@@ -1,0 +1,321 @@
+"""The cost report: what a round or project cost, what drafts saved, and how sure that is.
+
+Its JSON is a contract that other tools build on: keys are added, never renamed. Money is text with two decimals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from redraft.config.schema import Bootstrap, RateCard
+from redraft.intervals import Interval, bca
+from tasks.account.cost import KINDS, CostEntry, cases, cost_entries
+from tasks.account.money import to_cent
+from tasks.account.rates import check_currency
+from tasks.account.rows import Case, ComputeUse, StorageUse, TimeRow, of_kind, only_kind
+from tasks.account.saving import Arms, Baseline, arms, design_of, saving, weighted_mean
+
+Number = TypeVar("Number", float, Decimal)
+ZERO = Decimal("0.00")
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MoneyInterval(Part):
+    """Money with its interval; None where not estimable, and `reason` says why."""
+
+    mean: Decimal | None
+    lo: Decimal | None
+    hi: Decimal | None
+    p_negative: float | None = None
+    label: str | None = None
+    reason: str | None = None
+    method: str
+
+
+class Savings(Part):
+    """Saving per exam: money, minutes and as a share of from-scratch minutes.
+
+    `n` counts the exams of both arms. Positive means that drafts saved.
+    """
+
+    n: int
+    n_from_scratch: int
+    n_assisted: int
+    baseline: Baseline
+    minutes_from_scratch: float | None
+    minutes_assisted: float | None
+    saving: MoneyInterval
+    saving_minutes: Interval
+    saving_share: Interval
+
+
+class PerExam(Part):
+    """Cost per training exam; the parts add up to `cost.mean` to the cent."""
+
+    n: int
+    cost: MoneyInterval
+    expert: Decimal | None
+    reference: Decimal | None
+    compute: Decimal | None
+    storage: Decimal | None
+
+
+class Total(Part):
+    """Everything spent; the parts add up to `cost` to the cent."""
+
+    cost: Decimal
+    expert: Decimal
+    reference: Decimal
+    compute: Decimal
+    storage: Decimal
+    minutes_training: float
+    minutes_reference: float
+    exams_training: int
+    exams_reference: int
+
+
+class BreakEven(Part):
+    """Assisted exams after which their savings have paid `overhead` (reference, compute and storage)."""
+
+    overhead: Decimal
+    exams: int | None
+    exams_at_lo: int | None
+    reason: str | None
+
+
+class CostReport(Part):
+    """See the module's text."""
+
+    schema_version: int = 1
+    currency: str
+    simulated: bool
+    baseline: Baseline
+    label: str | None
+    structures: dict[str, Savings]
+    exam: Savings
+    per_exam: PerExam
+    total: Total
+    break_even: BreakEven
+    rounds: tuple[int, ...]
+    rate_card: str
+    warnings: tuple[str, ...]
+
+
+def cost_report(
+    rows: Sequence[TimeRow],
+    compute: Sequence[ComputeUse],
+    storage: Sequence[StorageUse],
+    card: RateCard,
+    *,
+    structures: Sequence[str],
+    currency: str,
+    site: str,
+    bootstrap: Bootstrap,
+    seed: int,
+    simulated: bool | None = None,
+) -> CostReport:
+    """Report on one kind of times; rows may come in any order.
+
+    Parameters
+    ----------
+    structures : names, in the order of the report.
+    simulated : which kind of times; needed when rows hold both.
+
+    Raises
+    ------
+    ConfigError
+        A missing rate, or a card in another currency.
+    UsageError
+        Simulated and measured rows and no choice between them.
+    """
+    check_currency(card, currency)
+    kind = only_kind(rows, simulated)
+    times, machine, stored = of_kind(rows, kind), of_kind(compute, kind), of_kind(storage, kind)
+    entries = cost_entries(times, machine, stored, card, currency=currency, site=site)
+    found = cases(times, card, site)
+    both = arms(found)
+    per_structure = {name: _savings(both.holding(name), name, bootstrap, seed) for name in structures}
+    whole = _savings(both, None, bootstrap, seed)
+    total = _total(entries, found)
+    per_exam = _per_exam(entries, found, bootstrap, seed)
+    return CostReport(
+        currency=currency,
+        simulated=kind,
+        baseline=both.baseline,
+        label=whole.saving_minutes.label,
+        structures=per_structure,
+        exam=whole,
+        per_exam=per_exam,
+        total=total,
+        break_even=_break_even(total, whole.saving),
+        rounds=tuple(sorted({entry.round for entry in entries})),
+        rate_card=card.version,
+        warnings=_warnings(kind, both, per_structure, whole),
+    )
+
+
+def cost_reports(
+    rows: Sequence[TimeRow],
+    compute: Sequence[ComputeUse],
+    storage: Sequence[StorageUse],
+    card: RateCard,
+    *,
+    structures: Sequence[str],
+    currency: str,
+    site: str,
+    bootstrap: Bootstrap,
+    seed: int,
+) -> tuple[CostReport, ...]:
+    """One report per kind of times that occurs: measured first, then simulated."""
+    return tuple(
+        cost_report(
+            rows,
+            compute,
+            storage,
+            card,
+            structures=structures,
+            currency=currency,
+            site=site,
+            bootstrap=bootstrap,
+            seed=seed,
+            simulated=kind,
+        )
+        for kind in sorted({row.simulated for row in rows})
+    )
+
+
+def _savings(both: Arms, structure: str | None, bootstrap: Bootstrap, seed: int) -> Savings:
+    def minutes(case: Case) -> float:
+        return case.minutes[structure] if structure is not None else sum(case.minutes.values())
+
+    def money(case: Case) -> float:
+        return case.money[structure] if structure is not None else sum(case.money.values())
+
+    def estimate(value: Callable[[Case], float], relative: bool = False) -> Interval:
+        return saving(
+            both,
+            value,
+            relative=relative,
+            resamples=bootstrap.resamples,
+            confidence=bootstrap.confidence,
+            seed=seed,
+        )
+
+    return Savings(
+        n=len(both.scratch) + len(both.assisted),
+        n_from_scratch=len(both.scratch),
+        n_assisted=len(both.assisted),
+        baseline=both.baseline,
+        minutes_from_scratch=weighted_mean(both.scratch, minutes, both.baseline),
+        minutes_assisted=weighted_mean(both.assisted, minutes, both.baseline),
+        saving=_in_money(estimate(money)),
+        saving_minutes=estimate(minutes),
+        saving_share=estimate(minutes, relative=True),
+    )
+
+
+def _in_money(interval: Interval, offset: Decimal = ZERO) -> MoneyInterval:
+    def cents(value: float | None) -> Decimal | None:
+        return None if value is None else to_cent(value) + offset
+
+    return MoneyInterval(
+        mean=cents(interval.mean),
+        lo=cents(interval.lo),
+        hi=cents(interval.hi),
+        p_negative=interval.p_negative,
+        label=interval.label,
+        reason=interval.reason,
+        method=interval.method,
+    )
+
+
+def _sums(entries: Sequence[CostEntry]) -> dict[str, Decimal]:
+    sums: dict[str, Decimal] = dict.fromkeys(KINDS, Decimal(0))
+    for entry in entries:
+        sums[entry.kind] += entry.amount
+    return sums
+
+
+def _total(entries: Sequence[CostEntry], found: Sequence[Case]) -> Total:
+    parts = {kind: to_cent(amount) for kind, amount in _sums(entries).items()}
+
+    def minutes(purpose: str) -> float:
+        return math.fsum(sum(case.minutes.values()) for case in found if case.purpose == purpose)
+
+    return Total(
+        cost=sum(parts.values(), ZERO),
+        **parts,
+        minutes_training=minutes("training"),
+        minutes_reference=minutes("reference"),
+        exams_training=len({case.exam_id for case in found if case.purpose == "training"}),
+        exams_reference=len({case.exam_id for case in found if case.purpose == "reference"}),
+    )
+
+
+def _per_exam(entries: Sequence[CostEntry], found: Sequence[Case], bootstrap: Bootstrap, seed: int) -> PerExam:
+    """Every training exam bears its own expert cost and an equal share of reference, compute and storage.
+
+    Only expert cost varies between exams; the interval is about that, shifted by the fixed share.
+    """
+    exams: dict[str, list[Case]] = defaultdict(list)
+    for case in found:
+        if case.purpose == "training":
+            exams[case.exam_id].append(case)
+    if not exams:
+        nothing = MoneyInterval(mean=None, lo=None, hi=None, reason="no training exam", method="not_estimable")
+        return PerExam(n=0, cost=nothing, expert=None, reference=None, compute=None, storage=None)
+    parts = {kind: to_cent(amount / len(exams)) for kind, amount in _sums(entries).items()}
+    fixed = parts["reference"] + parts["compute"] + parts["storage"]
+    names = sorted(exams)
+    spent = np.array([sum(sum(case.money.values()) for case in exams[name]) for name in names])
+    design, label = design_of([exams[name][0] for name in names], [True] * len(names))
+    interval = bca(
+        lambda counts: counts @ spent / counts.sum(axis=1),
+        design,
+        constant=bool((spent == spent[0]).all()),
+        resamples=bootstrap.resamples,
+        confidence=bootstrap.confidence,
+        seed=seed,
+    ).model_copy(update={"label": label, "p_negative": None})
+    cost = _in_money(interval, fixed).model_copy(update={"mean": parts["expert"] + fixed})
+    return PerExam(n=len(exams), cost=cost, **parts)
+
+
+def _break_even(total: Total, saved: MoneyInterval) -> BreakEven:
+    overhead = total.reference + total.compute + total.storage
+
+    def exams(amount: Decimal | None) -> int | None:
+        return None if amount is None or amount <= 0 else math.ceil(overhead / amount)
+
+    reason = None
+    if saved.mean is None:
+        reason = f"the saving is not estimable: {saved.reason}"
+    elif saved.mean <= 0:
+        reason = "drafts did not save on average"
+    return BreakEven(overhead=overhead, exams=exams(saved.mean), exams_at_lo=exams(saved.lo), reason=reason)
+
+
+def _warnings(kind: bool, both: Arms, per_structure: dict[str, Savings], whole: Savings) -> tuple[str, ...]:
+    found = []
+    if kind:
+        found.append("Times are simulated: they come from an effort model, not from people.")
+    if both.baseline == "recorded_from_scratch":
+        found.append(
+            "The baseline is recorded from-scratch times, not the randomised arm: exams and dates differ between arms."
+        )
+    if whole.saving_minutes.label:
+        found.append("Fewer than five readers: intervals hold for these readers only.")
+    for name, result in {**per_structure, "the whole exam": whole}.items():
+        if result.saving_minutes.reason:
+            found.append(f"No interval of the saving for {name}: {result.saving_minutes.reason}.")
+    return tuple(found)

@@ -1,0 +1,117 @@
+"""What accounting starts from: minutes worked, seconds computed, bytes stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from redraft.errors import UsageError
+
+
+class Row(BaseModel):
+    """Base: frozen, unknown keys refused, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TimeRow(Row):
+    """Active expert minutes on one annotation (and structure, where they were kept apart).
+
+    Attributes
+    ----------
+    drafted_by : digest of the model whose draft existed when the mode was drawn, for both modes; None on a cold start.
+    mode_probability : probability with which this row's own mode was drawn; None where nothing was drawn.
+    structure : None when minutes were kept per exam only.
+    worked_on : the day whose rate applies.
+    """
+
+    round: int
+    annotation_id: str
+    exam_id: str
+    subject_id: str
+    reader_id: str
+    role: str
+    purpose: Literal["training", "reference"]
+    mode: Literal["assisted", "from_scratch"]
+    mode_probability: Annotated[float, Field(gt=0, le=1)] | None = None
+    drafted_by: str | None = None
+    structure: str | None = None
+    active_minutes: Annotated[float, Field(ge=0)]
+    simulated: bool
+    worked_on: date
+
+    @property
+    def randomised(self) -> bool:
+        """Whether chance decided between both modes while a draft existed."""
+        return self.drafted_by is not None and self.mode_probability is not None and self.mode_probability < 1
+
+
+class ComputeUse(Row):
+    """Machine seconds of one step of a round."""
+
+    round: int
+    step: str
+    seconds: Annotated[float, Field(ge=0)]
+    simulated: bool
+
+
+class StorageUse(Row):
+    """Bytes that a round added for good."""
+
+    round: int
+    what: str
+    bytes: Annotated[int, Field(ge=0)]
+    exam_id: str | None = None
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """One reader's work on one exam in one round, all revisions together.
+
+    `minutes` and `money` are per structure; the key None holds what was not kept apart. Money is per exam a float here:
+    it only enters statistics.
+    """
+
+    round: int
+    exam_id: str
+    subject_id: str
+    reader_id: str
+    purpose: str
+    mode: str
+    weight: float
+    randomised: bool
+    minutes: dict[str | None, float]
+    money: dict[str | None, float]
+
+
+Flagged = TypeVar("Flagged", TimeRow, ComputeUse, StorageUse)
+
+
+def of_kind(rows: Iterable[Flagged], simulated: bool) -> list[Flagged]:
+    """Rows of one kind only."""
+    return [row for row in rows if row.simulated == simulated]
+
+
+def only_kind(rows: Sequence[TimeRow], simulated: bool | None) -> bool:
+    """Which kind of times a report is about; they are never pooled.
+
+    Raises
+    ------
+    UsageError
+        Rows of both kinds, and no kind was asked for.
+    """
+    kinds = {row.simulated for row in rows}
+    if simulated is not None:
+        return simulated
+    if len(kinds) > 1:
+        raise UsageError(
+            "Simulated and measured times are never pooled, and this report would hold both.",
+            "Ask for one kind, or for one report per kind.",
+            code="usage.mixed_times",
+        )
+    return kinds.pop() if kinds else False
