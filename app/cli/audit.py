@@ -73,7 +73,7 @@ def _print_trace(answer: dict[str, Any]) -> None:
 
 @app.command("verify")
 def verify(project_dir: ProjectOption = Path("."), as_json: JsonOption = False) -> None:
-    """Replay the audit chain and compare every row, file, manifest line, lock, tag and package. Exit code 1 when broken."""
+    """Replay the audit chain and compare every row, file, manifest line, lock, tag and package."""
     from models.package import verify_package
     from redraft.lineage.verify import trusted_keys, verify_project
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from redraft.errors import ConflictError, RedraftError
 from redraft.ledger.store import Ledger
 from redraft.ledger.tables import plain
 
+LOST = "conflict.lease_lost"
 
-@dataclass
+
+@dataclass(frozen=True)
 class Lease:
     """A held lease. `token` grows with every holder; what publishes checks it again right before."""
 
@@ -26,33 +29,42 @@ class Lease:
 
     def check(self) -> None:
         """Raise ConflictError when another process has taken over."""
-        row = self.ledger.one("lease", name=self.name)
-        if row is None or row["token"] != self.token or row["holder"] != self.holder:
-            raise ConflictError(
-                f"Another process took over the {self.name} lease.",
-                "Nothing is published from here; see `redraft status`.",
-            )
+        self._require_ours(self.ledger.one("lease", name=self.name))
 
     def renew(self) -> None:
         """Extend the lease; raises ConflictError when it is no longer ours."""
         now = self.clock()
         with self.ledger.tx("lease", now) as tx:
-            row = tx.get("lease", name=self.name)
-            if row["token"] != self.token or row["holder"] != self.holder:
-                raise ConflictError(f"Another process took over the {self.name} lease.")
+            self._require_ours(tx.one("lease", name=self.name))
             tx.update("lease", {"name": self.name}, {"expires_at": now + timedelta(seconds=self.ttl_s)})
+
+    def _require_ours(self, row: dict[str, Any] | None) -> None:
+        if row is None or row["token"] != self.token or row["holder"] != self.holder:
+            raise ConflictError(
+                f"Another process took over the {self.name} lease.",
+                "Nothing is published from here; see `redraft status`.",
+                code=LOST,
+                retry=False,
+            )
 
 
 @contextmanager
 def hold_lease(
-    ledger: Ledger, name: str, holder: str, *, ttl_s: float, clock: Callable[[], datetime], alive: Callable[[str], bool]
+    ledger: Ledger,
+    name: str,
+    holder: str,
+    *,
+    ttl_s: float,
+    clock: Callable[[], datetime],
+    alive: Callable[[str], bool] = lambda holder: True,
 ) -> Iterator[Lease]:
     """Take a lease, keep it alive from a thread, and let it go at the end.
 
     Parameters
     ----------
     alive : callable
-        Whether a holder's process still runs on this machine; a dead holder is taken over at once, not after expiry.
+        Whether a holder's process still runs; a dead one is taken over at once, not after expiry. By default every
+        holder counts as alive until its lease expires.
 
     Raises
     ------
@@ -66,17 +78,26 @@ def hold_lease(
         while not stop.wait(ttl_s / 3):
             try:
                 lease.renew()
-            except RedraftError:
-                return  # taken over, or the disk is full: the check before publication decides, not this thread
+            except RedraftError as error:
+                # A busy ledger or a full disk may pass before the lease runs out: beat on. The check before
+                # publication decides what a lost lease means, not this thread.
+                if error.code == LOST:
+                    return
 
     thread = threading.Thread(target=beat, name=f"lease-{name}", daemon=True)
     thread.start()
     try:
         yield lease
-    finally:
+    except BaseException:
         stop.set()
-        thread.join(timeout=ttl_s)
+        with suppress(RedraftError):  # the body's own error is what the caller must see; the lease expires by itself
+            _release(lease)
+        raise
+    else:
+        stop.set()
         _release(lease)
+    finally:
+        thread.join(timeout=ttl_s)
 
 
 def _take(

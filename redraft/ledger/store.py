@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import IntegrityError as DatabaseIntegrityError
-from sqlalchemy.exc import OperationalError
 
 from redraft.digest import canonical, sha256_bytes, sha256_json
-from redraft.errors import ConflictError, StateError, StorageError
-from redraft.ledger.tables import metadata, plain
+from redraft.errors import ConflictError, IntegrityError, StateError, StorageError
+from redraft.ledger.tables import checked, metadata, plain
 
 GENESIS = "0" * 64
 HEAD = "0001"
@@ -31,7 +31,9 @@ class Tx:
         self._at = plain(at)
         table = metadata.tables["audit_event"]
         last = connection.execute(select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)).first()
-        self._seq, self._hash = (last.seq, last.hash) if last else (0, GENESIS)
+        self._seq: int = last.seq if last else 0
+        self._hash: str = last.hash if last else GENESIS
+        self.erased = False
 
     def insert(self, table: str, row: dict[str, Any]) -> None:
         """Insert a row; every column must be given."""
@@ -45,7 +47,7 @@ class Tx:
         for row in rows:
             if set(row) != names:
                 raise KeyError(f"{table}: columns {sorted(set(row) ^ names)} are missing or unknown")
-            images.append(plain(row))
+            images.append(checked(table, plain(row)))
         if not images:
             return
         self._connection.execute(target.insert(), images)
@@ -54,12 +56,16 @@ class Tx:
     def update(self, table: str, key: dict[str, Any], changes: dict[str, Any]) -> None:
         """Change one row, named by its primary key."""
         target = metadata.tables[table]
+        primary = {column.name for column in target.primary_key}
+        if set(key) != primary or primary & set(changes):
+            raise KeyError(f"{table}: a change names the row by {sorted(primary)} and leaves that alone")
         before = self.get(table, **key)
-        after = {**before, **plain(changes)}
-        if set(after) != set(before):
-            raise KeyError(f"{table}: unknown columns {sorted(set(after) - set(before))}")
+        if set(changes) - set(before):
+            raise KeyError(f"{table}: unknown columns {sorted(set(changes) - set(before))}")
+        new = checked(table, plain(changes))
+        after = {**before, **new}
         condition = [target.c[name] == plain(value) for name, value in key.items()]
-        self._connection.execute(target.update().where(*condition).values(**plain(changes)))
+        self._connection.execute(target.update().where(*condition).values(new))
         self._append_all([(f"{table}.update", self._payload(table, "update", after))])
 
     def erase_identity(self, reader_id: str) -> None:
@@ -69,6 +75,7 @@ class Tx:
         self._connection.execute(target.delete().where(target.c.reader_id == reader_id))
         payload = {"table": "reader_identity", "op": "delete", "key": {"reader_id": reader_id}, "row": None}
         self._append_all([("reader_identity.delete", payload)])
+        self.erased = True
 
     def add_identity(self, reader_id: str, display_name: str) -> None:
         """Keep a reader's name, apart from everything else."""
@@ -139,19 +146,22 @@ class Ledger:
         from redraft.ledger.migrate import upgrade
 
         ledger = cls(_engine(url))
-        upgrade(ledger.engine)
+        with _database_errors():
+            upgrade(ledger.engine)
         return ledger
+
+    @classmethod
+    def migrate(cls, url: str) -> Ledger:
+        """Bring an existing ledger's schema up to this version. StateError where it is absent or newer."""
+        _require(url)
+        return cls.create(url)
 
     @classmethod
     def open(cls, url: str) -> Ledger:
         """Open an existing ledger. Raises StateError where it is absent, or its schema is not this version's."""
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-            raise StateError(
-                f"There is no ledger at {url.removeprefix('sqlite:///')}.",
-                "Run `redraft init` in the project directory (it repairs a half-made project), or restore the backup.",
-            )
+        _require(url)
         ledger = cls(_engine(url))
-        with ledger.engine.connect() as connection:
+        with _database_errors(), ledger.engine.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 found = "none"
             else:
@@ -166,27 +176,28 @@ class Ledger:
     @contextmanager
     def tx(self, actor: str, at: datetime | None = None) -> Iterator[Tx]:
         """A write transaction. Writers queue on the chain's head; raises ConflictError after 30 s of waiting."""
-        try:
+        with _database_errors():
             with self.engine.connect().execution_options(redraft_writes=True) as connection, connection.begin():
                 if self.engine.dialect.name == "postgresql":
+                    connection.exec_driver_sql("SET LOCAL lock_timeout = '30s'")
                     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7268472)")
-                yield Tx(connection, actor, at or datetime.now(UTC))
-        except OperationalError as error:
-            text = str(error.orig)
-            if "locked" in text or "busy" in text:
-                raise ConflictError("The ledger is busy.", "Try again in a moment.") from error
-            if "full" in text or "disk I/O" in text:
-                raise StorageError(
-                    "The ledger cannot be written (disk full?).",
-                    "Free space and run the command again.",
-                    code="storage.full",
-                ) from error
-            raise
-        except DatabaseIntegrityError as error:
-            text = str(error.orig)
-            if "one_live_round" in text:
-                raise ConflictError("Another round is open already.", "See `redraft status`.", retry=False) from error
-            raise StateError(f"The ledger refused a row ({text}).", "Report this with the command you ran.") from error
+                tx = Tx(connection, actor, at or datetime.now(UTC))
+                yield tx
+            if tx.erased:
+                self._scrub()
+
+    def _scrub(self) -> None:
+        """Take erased names out of SQLite's write-ahead log too (`secure_delete` has zeroed them in the file)."""
+        if self.engine.dialect.name != "sqlite":
+            return
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+        if busy:
+            raise ConflictError(
+                "The identity is erased, but another process still reads the log file that held it.",
+                "The log is emptied when the last process closes the ledger: `redraft down`, then any command.",
+                retry=False,
+            )
 
     def rows(self, table: str, **where: Any) -> list[dict[str, Any]]:
         """Rows of a table in primary-key order."""
@@ -208,6 +219,43 @@ def _rows(connection: Connection, table: str, where: dict[str, Any]) -> list[dic
     return [dict(row._mapping) for row in connection.execute(query)]
 
 
+def _require(url: str) -> None:
+    """Raise StateError where an embedded ledger's file is absent: opening would make an empty one."""
+    path = url.removeprefix("sqlite:///")
+    if path != url and not Path(path).exists():
+        raise StateError(
+            f"There is no ledger at {path}.",
+            "Run `redraft init` in the project directory (it repairs a half-made project), or restore the backup.",
+        )
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    """Database errors as redraft's own, told apart by what can be done about them."""
+    try:
+        yield
+    except DatabaseIntegrityError as error:
+        text = str(error.orig)
+        if "one_live_round" in text:
+            raise ConflictError("Another round is open already.", "See `redraft status`.", retry=False) from error
+        raise StateError(f"The ledger refused a row ({text}).", "Report this with the command you ran.") from error
+    except DBAPIError as error:
+        text = str(error.orig)
+        if any(sign in text for sign in ("locked", "busy", "lock timeout")):
+            raise ConflictError("The ledger is busy.", "Try again in a moment.") from error
+        if any(sign in text for sign in ("full", "disk I/O", "readonly", "unable to open")):
+            raise StorageError(
+                f"The ledger cannot be written or read ({text}).",
+                "Free space, check the folder's permissions, and run the command again.",
+                code="storage.full" if "full" in text else None,
+            ) from error
+        if "not a database" in text or "malformed" in text:
+            raise IntegrityError(f"The ledger's file is damaged ({text}).", "Restore its last backup.") from error
+        if getattr(error.orig, "sqlstate", None) == "P0001":  # raised by one of our triggers
+            raise StateError(f"The ledger refused a row ({text}).", "Report this with the command you ran.") from error
+        raise
+
+
 def _engine(url: str) -> Engine:
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
@@ -215,10 +263,11 @@ def _engine(url: str) -> Engine:
         @event.listens_for(engine, "connect")
         def _connect(connection: sqlite3.Connection, _: Any) -> None:
             connection.isolation_level = None  # transactions are begun below, IMMEDIATE for writers
+            connection.execute("PRAGMA busy_timeout=30000")  # first: the switch to WAL itself may have to wait
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("PRAGMA busy_timeout=30000")
+            connection.execute("PRAGMA secure_delete=ON")  # an erased name leaves no bytes behind
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from sqlalchemy import (
@@ -53,8 +55,8 @@ def plain(value: Any) -> Any:
         return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     if isinstance(value, Decimal):
         return str(value)
-    if hasattr(value, "value") and isinstance(value, str):
-        return str(value.value)
+    if isinstance(value, StrEnum):
+        return str(value)
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -64,6 +66,36 @@ def plain(value: Any) -> Any:
     if hasattr(value, "item"):  # a numpy scalar
         return value.item()
     raise TypeError(f"the ledger does not take {type(value).__name__}")
+
+
+def checked(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A plain row, each value of its column's own type, so that what is hashed is what the database gives back.
+
+    Raises TypeError or ValueError: SQLite would take text for a number, or NaN as NULL, without a word.
+    """
+    result = {}
+    for name, value in row.items():
+        column = metadata.tables[table].c[name]
+        result[name] = value if value is None else _checked(f"{table}.{name}", column.type, value)
+    return result
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    if isinstance(kind, Json):
+        return value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(kind, Float) and is_number:
+        if not isfinite(value):
+            raise ValueError(f"{name} takes finite numbers or None, not {value}")
+        return float(value)
+    fits = (
+        (isinstance(kind, Boolean) and isinstance(value, bool))
+        or (isinstance(kind, String) and isinstance(value, str))
+        or (type(kind) is Integer and is_number and isinstance(value, int))
+    )
+    if not fits:
+        raise TypeError(f"{name} takes {type(kind).__name__}, not {type(value).__name__}")
+    return value
 
 
 def _one_of(column: str, *values: str) -> CheckConstraint:
@@ -379,6 +411,7 @@ cost_entry = Table(
     _key("cost_entry_id"),
     _round(),
     _text("kind"),
+    _text("what"),
     _ref("exam_id", "exam.exam_id", null=True),
     _text("reader_id", null=True),
     _float("minutes", null=True),

@@ -61,6 +61,7 @@ ASSIGNMENT: frozenset[tuple[AssignmentState, AssignmentState]] = frozenset(
     }
 )
 TABLES: dict[str, frozenset[tuple[Any, Any]]] = {"round": ROUND, "assignment": ASSIGNMENT}
+FIRST: dict[str, str] = {"round": _R.OPENING, "assignment": _A.DISPATCHED}
 
 
 def move_round(tx: Tx, number: int, to: RoundState) -> None:
@@ -68,9 +69,9 @@ def move_round(tx: Tx, number: int, to: RoundState) -> None:
     row = tx.get("round", number=number)
     state = RoundState(row["state"])
     allowed = sorted(str(target) for source, target in ROUND if source == state)
-    if (state, to) not in ROUND or (state == RoundState.FAILED and to not in (row["failed_in"], RoundState.ABORTED)):
-        if state == RoundState.FAILED:
-            allowed = [row["failed_in"], "ABORTED"]
+    if state == RoundState.FAILED:
+        allowed = sorted({str(row["failed_in"]), str(RoundState.ABORTED)})
+    if str(to) not in allowed:
         raise StateError(
             f"Round {number} cannot go from {state} to {to}.", f"Allowed from here: {', '.join(allowed) or 'nothing'}."
         )

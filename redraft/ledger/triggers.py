@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
-from redraft.ledger.transitions import TABLES
+from redraft.ledger.transitions import FIRST, TABLES
 
-# name -> (table, SQLite statement); PostgreSQL's versions are made from the same parts below.
+# Corrections to these are new rows.
 APPEND_ONLY = ("audit_event", "checkpoint", "decision", "metric", "exam_metric", "time_entry", "cost_entry")
+
+
+# A failed round goes back to where it failed and nowhere else; the pairs alone do not say that.
+_BACK_ONLY = (
+    " OR OLD.state = 'FAILED' AND NEW.state <> 'FAILED' AND NEW.state <> 'ABORTED' "
+    "AND NEW.state <> COALESCE(OLD.failed_in, '')"
+    " OR OLD.state <> 'FAILED' AND NEW.state = 'FAILED' AND COALESCE(NEW.failed_in, '') <> OLD.state"
+)
 
 
 def names() -> list[str]:
     """Every trigger a healthy ledger has."""
-    guards = [f"{table}_no_{op}" for table in APPEND_ONLY for op in ("update", "delete")]
-    return sorted(guards + [f"{machine}_transition" for machine in TABLES])
+    return sorted(name for name, *_ in _guards())
 
 
 def statements(dialect: str) -> list[str]:
     """SQL that creates the triggers for `sqlite` or `postgresql`."""
-    result: list[str] = []
+    return [sql for guard in _guards() for sql in _sql(dialect, *guard)]
+
+
+def sqlite_text() -> dict[str, str]:
+    """Trigger name to the statement that made it, as SQLite keeps it."""
+    return {guard[0]: _sql("sqlite", *guard)[0] for guard in _guards()}
+
+
+def _guards() -> list[tuple[str, str, str, str | None, str]]:
+    """(trigger, table, when, condition, message) of every guard."""
+    result: list[tuple[str, str, str, str | None, str]] = []
     for table in APPEND_ONLY:
         for op in ("UPDATE", "DELETE"):
-            name = f"{table}_no_{op.lower()}"
-            message = f"{table} is append-only"
-            result += _guard(dialect, name, table, f"BEFORE {op}", None, message)
+            result.append((f"{table}_no_{op.lower()}", table, f"BEFORE {op}", None, f"{table} is append-only"))
+    # Two writers that both got past the lock, or an INSERT OR REPLACE, would fork or rewrite the chain here.
+    links = (
+        "NEW.seq <> (SELECT COALESCE(MAX(seq), 0) + 1 FROM audit_event) "
+        "OR NEW.seq > 1 AND NEW.prev_hash <> (SELECT hash FROM audit_event WHERE seq = NEW.seq - 1)"
+    )
+    result.append(
+        ("audit_event_chain", "audit_event", "BEFORE INSERT", links, "audit_event does not continue the chain")
+    )
     for machine in TABLES:
         condition = (
             "NEW.state <> OLD.state AND NOT EXISTS (SELECT 1 FROM state_transition "
             f"WHERE machine = '{machine}' AND from_state = OLD.state AND to_state = NEW.state)"
+        ) + (_BACK_ONLY if machine == "round" else "")
+        result.append(
+            (f"{machine}_transition", machine, "BEFORE UPDATE", condition, f"{machine}: this state may not follow")
         )
-        message = f"{machine}: this state may not follow"
-        result += _guard(dialect, f"{machine}_transition", machine, "BEFORE UPDATE", condition, message)
+        first = f"NEW.state <> '{FIRST[machine]}'"
+        message = f"{machine}: must begin as {FIRST[machine]}"
+        result.append((f"{machine}_first_state", machine, "BEFORE INSERT", first, message))
     return result
 
 
-def _guard(dialect: str, name: str, table: str, when: str, condition: str | None, message: str) -> list[str]:
+def _sql(dialect: str, name: str, table: str, when: str, condition: str | None, message: str) -> list[str]:
     if dialect == "sqlite":
         clause = f"WHEN {condition} " if condition else ""
         return [f"CREATE TRIGGER {name} {when} ON {table} {clause}BEGIN SELECT RAISE(ABORT, '{message}'); END"]

@@ -176,7 +176,7 @@ def cost_reports(
     bootstrap: Bootstrap,
     seed: int,
 ) -> tuple[CostReport, ...]:
-    """One report per kind of times that occurs: measured first, then simulated."""
+    """One report per kind that occurs in times or in what machines used: measured first, then simulated."""
     return tuple(
         cost_report(
             rows,
@@ -190,7 +190,7 @@ def cost_reports(
             seed=seed,
             simulated=kind,
         )
-        for kind in sorted({row.simulated for row in rows})
+        for kind in sorted({item.simulated for item in (*rows, *compute, *storage)})
     )
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from redraft.config.schema import Reader
+from redraft.config.schema import Reader, Structure
 from redraft.digest import sha256_bytes, sha256_file
 from redraft.errors import LabelError, ReadError
 from redraft.files import write_text
-from redraft.reader_model import EffortParameters, simulate_reader
+from redraft.reader_model import EffortParameters, VolumeParameters, simulate_reader
 from redraft.volumes import Volume, read_volume, write_volume
 from tasks.dispatch.contract import Minutes, Result, Task
 from tasks.dispatch.packages import DRAFT, IMAGE, LABEL, REJECTION, RESULT, TASK
@@ -108,12 +108,12 @@ class SimulatedBackend(FolderBackend):
     """Simulated readers that work on the same packages and hand in the same files as people would."""
 
     def __init__(
-        self, work: Path, truth: Callable[[str, Volume], NDArray[np.uint8]], readers: Sequence[Reader], seed: int,
-        parameters: EffortParameters, form: str,
+        self, work: Path, truth: Callable[[str, Volume], NDArray[np.uint8]], structures: Sequence[Structure],
+        readers: Sequence[Reader], parameters: EffortParameters | VolumeParameters, seed: int,
     ) -> None:  # fmt: skip
         """`truth` takes an exam id and its image and returns label values on its grid."""
         super().__init__(work)
-        self.truth, self.seed, self.parameters, self.form = truth, seed, parameters, form
+        self.truth, self.seed, self.parameters, self.structures = truth, seed, parameters, structures
         self.readers = {reader.id: reader for reader in readers}
 
     def collect(self, outstanding: Sequence[str], failed: Callable[[str, LabelError], None]) -> Iterator[Returned]:
@@ -132,14 +132,13 @@ class SimulatedBackend(FolderBackend):
         # By assignment, so that a result does not depend on who worked before.
         key = int(sha256_bytes(f"{self.seed}/{task.assignment_id}".encode())[:16], 16)
         back = simulate_reader(
-            self.truth(task.exam_id, image), draft, image.spacing, {s.name: s.value for s in task.structures},
-            speed=reader.speed, sloppiness_mm=reader.sloppiness_mm, parameters=self.parameters, form=self.form,
-            rng=np.random.default_rng(key),
+            self.truth(task.exam_id, image), draft, image.spacing, self.structures, reader, self.parameters,
+            np.random.default_rng(key),
         )  # fmt: skip
         write_volume(folder / LABEL, image.like(back.labels))
         result = Result(
             assignment_id=task.assignment_id, reader_id=task.reader_id, verdict=back.verdict,
             reason_code=back.reason_code, voxels_changed=back.voxels_changed, origin="simulated", simulated=True,
-            minutes={name: Minutes(active=round(value, 4)) for name, value in back.minutes.items()},
+            minutes={name: Minutes(active=round(value, 4)) for name, value in back.minutes_per_structure.items()},
         )  # fmt: skip
         write_text(folder / RESULT, json.dumps(result.model_dump(mode="json"), indent=1) + "\n")

@@ -108,6 +108,7 @@ def _suite(rules: Any, structures: Sequence[Structure], config: Validate) -> lis
     grid = (
         "The label is not on the image's grid. Export it on the grid of image.nii.gz, without resampling or cropping."
     )
+    mirrored, broken = "The label is mirrored against the image.", "The label holds values that are no integers."
     suite = [
         true(column="flipped", value_set=[False], meta=meta("hard", "flipped", mirrored)),
         true(column="same_grid", value_set=[True], meta=meta("hard", "grid", grid)),

@@ -254,10 +254,10 @@ def test_fewer_than_five_readers_are_labelled() -> None:
     """Few readers: subjects within readers and the label; five or more: readers, then exams, and no label."""
     few = report(two_arms())
     assert few.label == few.structures["kidney"].saving.label == "these readers only"
-    assert few.exam.saving_minutes.method == "bca_clusters_within_strata"
+    assert few.exam.saving_minutes.method == "bca_clusters_within_strata_expanded"
     rows = [r.model_copy(update={"reader_id": f"r{i % 6}"}) for i, r in enumerate(two_arms(12, 24))]
     many = report(rows)
-    assert many.label is None and many.exam.saving_minutes.method == "bca_clusters_then_units"
+    assert many.label is None and many.exam.saving_minutes.method == "bca_clusters_then_units_expanded"
 
 
 def test_simulated_and_measured_times_are_never_pooled() -> None:

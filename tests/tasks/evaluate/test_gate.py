@@ -138,9 +138,9 @@ def test_challenger_that_invents_tumors_is_found() -> None:
 
 
 def test_too_few_subjects_are_not_evaluable_and_few_are_named() -> None:
-    """Two subjects carry no bound; six carry one that says it is optimistic."""
+    """Two subjects carry no bound; five carry one that says it is optimistic."""
     fixed = criteria(GATE, (KIDNEY,), "c")
-    for exams, status in ((4, "not_evaluable"), (12, "passed")):
+    for exams, status in ((4, "not_evaluable"), (10, "passed")):
         subjects = dict(list(SUBJECTS.items())[:exams])
         new, old = ({e: r[e] for e in subjects} for r in (results(0.9, seed=1), results(0.8, seed=2)))
         verdict = judge(fixed, new, old, subjects).criteria[0]

@@ -178,6 +178,7 @@ def upgrade() -> None:
     sa.Column('cost_entry_id', sa.String(length=64), nullable=False),
     sa.Column('round', sa.Integer(), nullable=False),
     sa.Column('kind', sa.Text(), nullable=False),
+    sa.Column('what', sa.Text(), nullable=False),
     sa.Column('exam_id', sa.String(length=64), nullable=True),
     sa.Column('reader_id', sa.Text(), nullable=True),
     sa.Column('minutes', sa.Float(), nullable=True),

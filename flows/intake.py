@@ -1,0 +1,30 @@
+"""Taking exams in outside of a round: `redraft ingest`. Receipts with paths go to the caller's terminal only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from redraft import rounds
+from redraft.errors import UsageError
+from redraft.project import Project
+from tasks.ingest.step import take_in as take_in_exams
+
+
+def take_in(project: Project, paths: Sequence[Path] | None) -> list[dict[str, Any]]:
+    """Take in the given paths, or the project's configured sources; one receipt per series or stray file."""
+    chosen = list(paths) if paths else [project.resolve(path) for path in project.config.ingest.sources]
+    if not chosen:
+        raise UsageError("Nothing to take in.", "Name folders, or set ingest.sources in project.yaml.")
+    for path in chosen:
+        if not path.exists():
+            raise UsageError(f"{path} is not there.", "Check the path.")
+
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    with rounds.writer(project, now):
+        receipts = take_in_exams(project, chosen, now(), "ingest")
+    return [{"paths": [str(path) for path in receipt.paths], **receipt.record()} for receipt in receipts]

@@ -1,0 +1,148 @@
+"""A ledger with at least one row in every table, as a round leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redraft.ledger import Ledger, RoundState, Tx, move_round, sign_checkpoint_payload
+from redraft.ledger.tables import DOMAIN
+from redraft.security.keys import KeyRing
+
+NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
+LATER = NOW + timedelta(days=7)
+
+
+def round_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A row of the table `round`."""
+    row = {
+        "number": number, "state": RoundState.OPENING, "failed_in": None, "strategy": "entropy", "seed": 7,
+        "config": {"budget": 1}, "config_sha256": "c" * 64, "criteria": [{"structure": "kidney", "min": True}],
+        "opened_at": NOW, "due_at": LATER, "closed_at": None, "champion": None, "challenger": None, "simulated": True,
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def exam_rows(tx: Tx, *names: str) -> None:
+    """A subject and an exam per name."""
+    for name in names:
+        subject = {"subject_id": f"s{name}", "split": "pool", "stratum": "", "drawn_at": None}
+        tx.insert("subject", subject)
+        tx.insert(
+            "exam",
+            {
+                "exam_id": name, "subject_id": f"s{name}", "series_id": f"r{name}", "modality": "CT",
+                "shape": [64, 64, 20], "spacing": [0.75, 0.75, 3.0], "affine": [[0.75, 0.0], [0.0, 1.0]],
+                "image_path": f"data/exams/{name}/image.nii.gz", "image_sha256": "a" * 64, "image_bytes": 81920,
+                "header_digest": "b" * 64, "source_kind": "dicom", "admitted_at": NOW,
+            },
+        )  # fmt: skip
+
+
+def fill(tx: Tx) -> None:
+    """One row in every table."""
+    tx.insert(
+        "project",
+        {"project_id": "p", "name": "kidney", "created_at": NOW, "currency": "EUR", "key_fingerprint": "f",
+         "key_version": 1},
+    )  # fmt: skip
+    exam_rows(tx, "e1", "e2")
+    tx.insert("round", round_row(1))
+    tx.insert("reader", {"reader_id": "r1", "role": "radiologist", "simulated": True, "added_at": NOW})
+    tx.add_identity("r1", "Dr. Invented")
+    for table, row in _others().items():
+        tx.insert(table, row)
+    tx.insert("lease", {"name": "writer", "holder": "", "token": 3, "expires_at": NOW})
+
+
+def _others() -> dict[str, dict[str, Any]]:
+    simulated = {"simulated": True}
+    return {
+        "receipt": {"receipt_id": "rc1", "intake_id": "i1", "series_id": "re1", "exam_id": "e1", "verdict": "admitted",
+                    "rule": "ok", "measured": {"spacing": 3.0, "sorted": True}, "files": 20, "at": NOW},
+        "rate_card": {"version": "2026", "sha256": "d" * 64, "currency": "EUR", "content": {"rates": ["120.00"]},
+                      "recorded_at": NOW},
+        "step_run": {"step_run_id": "st1", "round": 1, "step": "select", "digest": "d", "state": "done", "attempt": 1,
+                     "inputs": {}, "outputs": {"n": 1}, "started_at": NOW, "finished_at": NOW, "seconds": 1.5,
+                     "host": None, "error": None},
+        "draft": {"draft_id": "d1", "exam_id": "e1", "model_digest": "m0", "path": "x", "sha256": "y", "scores": {}},
+        "selection": {"selection_id": "se1", "round": 1, "exam_id": "e1", "rank": 1, "chosen_by": "strategy",
+                      "strategy": "entropy", "score": 0.25, "inclusion_probability": 1, "explanation": {"why": "x"}},
+        "assignment": {"assignment_id": "a1", "round": 1, "exam_id": "e1", "reader_id": "r1", "purpose": "training",
+                       "mode": "assisted", "mode_probability": 0.5, "draft_id": "d1", "backend": "folder",
+                       "state": "DISPATCHED", "expected_minutes": 12.5, "dispatched_at": NOW, "due_at": LATER,
+                       "package_sha256": "p", "attempt": 1},
+        "annotation": {"annotation_id": "n1", "assignment_id": "a1", "exam_id": "e1", "reader_id": "r1", "revision": 1,
+                       "verdict": "correct", "reason_code": None, "remark_present": False, "path": "l", "sha256": "z",
+                       "draft_id": "d1", "voxels_changed": 40, "origin": "simulated", **simulated, "state": "valid",
+                       "received_at": NOW},
+        "time_entry": {"time_entry_id": "t1", "annotation_id": "n1", "structure": None, "active_minutes": 9.5,
+                       "idle_minutes": 0, "away_minutes": 1.25, "origin": "simulated", **simulated},
+        "validation": {"validation_id": "v1", "annotation_id": "n1", "round": 1, "stage": "arrival", "ok": True,
+                       "hard": [], "soft": ["volume"], "result_path": "r", "result_sha256": "s", "at": NOW},
+        "dataset_version": {"dataset_version_id": "dv1", "round": 1, "dvc_md5": "q.dir", "commit_sha": "c",
+                            "manifest_sha256": "m", "roles": {"training": 1}, "exams": 1, "created_at": NOW},
+        "model": {"model_digest": "m1", "round": 1, "mlflow_run_id": "x", "mlflow_model_id": "y", "name": "kidney",
+                  "version": "1", "package_uri": "u", "manifest_sha256": "v", "training_digest": "w", "state": "READY",
+                  "software": {"torch": "2"}, "seeds": [1, 2], "created_at": NOW},
+        "metric": {"metric_id": "me1", "model_digest": "m1", "test_set": "internal", "structure": "kidney",
+                   "name": "dice", "mean": 0.9, "lo": 0.8, "hi": None, "n": 12, "dataset_digest": "q", "method": "bca"},
+        "exam_metric": {"exam_metric_id": "em1", "model_digest": "m1", "test_set": "internal", "exam_id": "e2",
+                        "structure": "kidney", "dice": 0.9, "surface_dice": 0.95, "hd95_mm": None, "apl_mm": 11.5},
+        "decision": {"decision_id": "de1", "round": 1, "kind": "approve", "model_digest": "m1", "by_whom": "QA",
+                     "identity": "asserted", "reason": "passed", "gate": {"ok": True}, "at": NOW},
+        "cost_entry": {"cost_entry_id": "co1", "round": 1, "kind": "expert", "what": "n1", "exam_id": "e1",
+                       "reader_id": "r1", "minutes": 9.5, "amount": Decimal("19.00"), "currency": "EUR",
+                       "rate": {"per_hour": "120.00"}, **simulated, "at": NOW},
+    }  # fmt: skip
+
+
+def sign(ledger: Ledger, keys: KeyRing, number: int = 1) -> dict[str, Any]:
+    """Checkpoint the chain's head; returns what a witness keeps."""
+    with ledger.tx("close", NOW) as tx:
+        head = tx.rows("audit_event")[-1]
+        signature = keys.sign(sign_checkpoint_payload(head["seq"], head["hash"]))
+        witness = {"seq": head["seq"], "hash": head["hash"], "signature": signature}
+        more = {"checkpoint_id": f"c{head['seq']}", "round": number, "key_fingerprint": keys.fingerprint, "at": NOW}
+        tx.insert("checkpoint", {**witness, **more})
+    return witness
+
+
+def finish(ledger: Ledger, number: int, at: datetime = NOW) -> None:
+    """Take a round through to HELD."""
+    for state in (RoundState.AWAITING_ANNOTATION, RoundState.CLOSING, RoundState.AWAITING_APPROVAL, RoundState.HELD):
+        with ledger.tx("test", at) as tx:
+            move_round(tx, number, state)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the ledger's file lies."""
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def empty(path: Path) -> Ledger:
+    """A new ledger."""
+    return Ledger.create(f"sqlite:///{path}")
+
+
+@pytest.fixture
+def ledger(empty: Ledger) -> Ledger:
+    """A ledger with a row in every domain table and one signed checkpoint."""
+    with empty.tx("test", NOW) as tx:
+        fill(tx)
+    sign(empty, KeyRing.published_demo())
+    assert all(empty.rows(table.name) for table in DOMAIN)
+    return empty
+
+
+@pytest.fixture
+def helpers() -> Callable[[str], Any]:
+    """The functions above, by name (tests are no package, so they cannot import this file)."""
+    return globals().__getitem__
