@@ -13,9 +13,11 @@ from redraft.errors import UsageError
 
 
 class Row(BaseModel):
-    """Base: frozen, unknown keys refused, no NaN or infinity."""
+    """Base: frozen, unknown keys refused, no NaN or infinity; every row says whether its times are simulated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    simulated: bool
 
 
 class TimeRow(Row):
@@ -41,7 +43,6 @@ class TimeRow(Row):
     drafted_by: str | None = None
     structure: str | None = None
     active_minutes: Annotated[float, Field(ge=0)]
-    simulated: bool
     worked_on: date
 
     @property
@@ -56,7 +57,6 @@ class ComputeUse(Row):
     round: int
     step: str
     seconds: Annotated[float, Field(ge=0)]
-    simulated: bool
 
 
 class StorageUse(Row):
@@ -66,7 +66,6 @@ class StorageUse(Row):
     what: str
     bytes: Annotated[int, Field(ge=0)]
     exam_id: str | None = None
-    simulated: bool
 
 
 @dataclass(frozen=True)
