@@ -7,8 +7,8 @@ Three ways to draw (`Design`), chosen by what the next sample would look like:
 
 - clusters with replacement, all units of a drawn cluster kept (subjects with several exams);
 - clusters with replacement, then units within each drawn cluster with replacement (reader, then exam);
-- clusters with replacement within fixed strata (subjects within the readers at hand, when readers are too few to stand
-  for others).
+- clusters with replacement within fixed strata (subjects within each arm of a comparison, when readers are too few to
+  stand for others); a cluster with units in two strata counts as one cluster in each.
 
 Source: Efron, J Am Stat Assoc 82 (1987) 171; Davison & Hinkley, Bootstrap Methods (1997) §3.8 and §5.3.2.
 Few clusters make any bootstrap interval too narrow. With `expand` (the default) the levels are widened by Hesterberg's
@@ -72,7 +72,7 @@ class Interval(BaseModel):
 
 @dataclass(frozen=True)
 class Design:
-    """How units hang together: `clusters[i]` and `strata[i]` of unit i. One cluster lies in one stratum."""
+    """How units hang together: `clusters[i]` and `strata[i]` of unit i."""
 
     clusters: tuple[Hashable, ...]
     strata: tuple[Hashable, ...] | None = None
@@ -192,11 +192,11 @@ def bca(
         slack = 1e-12 * max(1.0, abs(estimate))
         if drawn[-1] - drawn[0] <= slack:
             return result(estimate, "all resamples are equal")
-        acceleration = _acceleration(statistic, groups, n)
+        jackknife = _jackknife(statistic, groups, n)
     normal = -NORMAL.inv_cdf((1 - confidence) / 2)
     if expand:
-        normal = _expanded((1 + confidence) / 2, count - len(groups))
-    lo, hi = _bounds(drawn, estimate, acceleration, normal, slack)
+        normal = _expanded((1 + confidence) / 2, jackknife)
+    lo, hi = _bounds(drawn, estimate, jackknife.acceleration, normal, slack)
     return result(estimate, None, lo=lo, hi=hi, p_negative=float(np.mean(drawn < -slack)))
 
 
@@ -235,9 +235,24 @@ def _resample(
     return np.concatenate(values)
 
 
-def _acceleration(statistic: Statistic, groups: list[list[NDArray[np.intp]]], n: int) -> float:
-    """Jackknife over clusters (each left out once), pooled over strata; Davison & Hinkley eq. 5.23 with §5.6."""
-    cubes = squares = 0.0
+@dataclass(frozen=True)
+class Jackknife:
+    """What leaving each cluster out once tells: skewness for BCa, and how far few clusters shrink the bootstrap.
+
+    Attributes
+    ----------
+    acceleration : BCa's a (Davison & Hinkley eq. 5.23, pooled over strata as in §5.6).
+    inflation : unbiased standard error over the bootstrap's; sqrt(n / (n − 1)) for one stratum of n clusters.
+    freedom : degrees of freedom (Welch & Satterthwaite over strata; n − 1 for one stratum).
+    """
+
+    acceleration: float
+    inflation: float
+    freedom: float
+
+
+def _jackknife(statistic: Statistic, groups: list[list[NDArray[np.intp]]], n: int) -> Jackknife:
+    cubes = squares = unbiased = doubt = 0.0
     for clusters in groups:
         size = len(clusters)
         if size < 2:
@@ -250,20 +265,24 @@ def _acceleration(statistic: Statistic, groups: list[list[NDArray[np.intp]]], n:
         if left.size < 2:
             continue
         influence = (size - 1) * (left.mean() - left)
+        variance = float((influence**2).sum()) / size**2
         cubes += float((influence**3).sum()) / size**3
-        squares += float((influence**2).sum()) / size**2
-    return cubes / (6 * squares**1.5) if squares > 0 else 0.0
+        squares += variance
+        unbiased += variance * size / (size - 1)
+        doubt += (variance * size / (size - 1)) ** 2 / (size - 1)
+    if squares <= 0 or doubt <= 0:
+        return Jackknife(0.0, 1.0, 1.0)
+    return Jackknife(cubes / (6 * squares**1.5), float(np.sqrt(unbiased / squares)), unbiased**2 / doubt)
 
 
-def _expanded(level: float, freedom: int) -> float:
+def _expanded(level: float, jackknife: Jackknife) -> float:
     """Normal quantile at which the bootstrap, whose variance is too small, reaches Student's t quantile.
 
-    Source: Hesterberg, Am Stat 69 (2015) 371, § 4.1; `freedom` is clusters less strata.
+    Source: Hesterberg, Am Stat 69 (2015) 371, §4.1, with Welch's degrees of freedom where there are strata.
     """
     from scipy.special import stdtrit
 
-    freedom = max(1, freedom)
-    return float(np.sqrt((freedom + 1) / freedom) * stdtrit(freedom, level))
+    return float(jackknife.inflation * stdtrit(max(1.0, jackknife.freedom), level))
 
 
 def _bounds(drawn: Floats, estimate: float, acceleration: float, normal: float, slack: float) -> tuple[float, float]:

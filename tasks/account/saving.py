@@ -63,7 +63,7 @@ def saving(
     """Mean of `value` from scratch minus mean assisted (or that as a share of from scratch), with its interval.
 
     Five readers or more: readers are resampled, then their exams. Fewer cannot stand for others: subjects are resampled
-    within each reader and arm, and the interval is labelled "these readers only".
+    within each arm among the readers at hand, and the interval is labelled "these readers only".
     """
     found = [*both.scratch, *both.assisted]
     if both.baseline == "none" or len(both.scratch) < MIN_ARM or len(both.assisted) < MIN_ARM:
@@ -109,6 +109,7 @@ def design_of(found: Sequence[Case], arm: Sequence[bool]) -> tuple[Design, str |
     readers = tuple(case.reader_id for case in found)
     if len(set(readers)) >= MIN_READERS:
         return Design(readers, within=True), None
-    strata = tuple(zip(readers, arm, strict=True))
+    # Strata by reader too would leave one or two subjects in many of them, and nothing to resample: measured with three
+    # exams from scratch and two readers, such a 95 % interval covered 69 %.
     clusters = tuple(case.subject_id for case in found)
-    return Design(clusters, strata), THESE_READERS_ONLY
+    return Design(clusters, tuple(arm)), THESE_READERS_ONLY
