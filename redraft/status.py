@@ -41,7 +41,7 @@ def project_status(project: Project) -> dict[str, Any]:
                 "model": row["challenger"],
                 "dice": dice,
                 "minutes": round(minutes.get(number, 0.0), 2),
-                "cost": str(cost[number]) if number in cost else None,
+                "cost": str(cost[number].quantize(Decimal("0.01"))) if number in cost else None,
                 "currency": project.config.money.currency,
                 "simulated": row["simulated"],
             }

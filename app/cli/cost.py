@@ -41,7 +41,7 @@ def print_report(content: dict[str, Any]) -> None:
         f"Baseline of savings: {content['baseline']}" + (f"; intervals: {content['label']}" if content["label"] else "")
     )
     print_table(
-        ["structure", "n scratch", "n assisted", "min scratch", "min assisted", "saved min/exam [95% CI]", "saved/exam [95% CI]"],
+        ["structure", "n scratch", "n assisted", "min scratch", "min assisted", "min saved [CI]", "money saved [CI]"],
         [
             [
                 name, s["n_from_scratch"], s["n_assisted"], _number(s["minutes_from_scratch"]),

@@ -73,7 +73,7 @@ def retrain(project_dir: str, number: int, token: int) -> RetrainRef:
             registry.check()  # before an hour of training, not after
         with ctx.timings.part("dataset"):
             version = publish_dataset(
-                project.root, number, check_lease=ctx.check_lease, dvc_remote=project.config.remote.dvc is not None
+                project.root, number, check_lease=ctx.check_lease, dvc_remote=project.config.remote.dvc
             )
         roles = {
             "training": roles_digest(_entries(training, POOL)),

@@ -6,6 +6,7 @@ import, so this module imports it when it is used, once per batch, in an ephemer
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ def validate_rows(
     verdicts in the order of the rows, and Great Expectations' own result as JSON without run ids and times.
     """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx
     import pandas as pd
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import Field
 
 from redraft.cohort import Cohort
 from redraft.digest import sha256_bytes, sha256_json
@@ -33,7 +34,7 @@ class ArriveRef(Contract):
 
     valid: int
     refused: dict[str, list[str]]  # assignment_id to rules
-    unreadable: dict[str, str] = {}  # what collect could not read: assignment_id to rule
+    unreadable: dict[str, str] = Field(default_factory=dict)  # what collect could not read: assignment_id to rule
 
 
 class ValidateRef(Contract):
