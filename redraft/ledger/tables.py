@@ -82,6 +82,10 @@ def checked(table: str, row: dict[str, Any]) -> dict[str, Any]:
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
     if isinstance(kind, Json):
+        try:
+            canonical(value)
+        except ValueError as error:  # NaN, or a whole number that JSON readers would round
+            raise ValueError(f"{name} cannot be JSON: {error}") from error
         return value
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(kind, Float) and is_number:

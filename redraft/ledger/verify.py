@@ -166,7 +166,7 @@ def _raw(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _any_bytes(connection: Connection) -> Iterator[None]:
-    """Let SQLite hand out text that is not UTF-8 (as escapes), so that the cell is named instead of stopping the walk."""
+    """Let SQLite hand out text that is not UTF-8 (as escapes): the cell is named instead of stopping the walk."""
     if connection.dialect.name != "sqlite":
         yield
         return
@@ -199,8 +199,12 @@ def _structure(connection: Connection, present: set[str], report: VerifyReport) 
             report.broken.append(Broken("trigger", name, None, "not one of redraft's"))
         elif triggers[name] is not None and triggers[name] != wanted[name]:
             report.broken.append(Broken("trigger", name, None, "altered outside of redraft"))
-    live = "round" in present and any(i["name"] == "one_live_round" for i in inspect(connection).get_indexes("round"))
-    if not live:
+    if connection.dialect.name == "sqlite":
+        query = "SELECT sql FROM sqlite_master WHERE type = 'index' AND name = 'one_live_round'"
+    else:
+        query = "SELECT indexdef FROM pg_indexes WHERE indexname = 'one_live_round'"
+    index = connection.exec_driver_sql(query).scalar()
+    if index is None or "UNIQUE" not in index:
         report.broken.append(Broken("index", "one_live_round", None, "missing"))
     version = "none"
     if "alembic_version" in inspect(connection).get_table_names():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -120,6 +121,21 @@ def finish(ledger: Ledger, number: int, at: datetime = NOW) -> None:
             move_round(tx, number, state)
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new and a filled ledger, made once: tests take copies."""
+    folder = tmp_path_factory.mktemp("ledgers")
+    for name in ("empty", "full"):
+        ledger = Ledger.create(f"sqlite:///{folder / name}")
+        if name == "full":
+            with ledger.tx("test", NOW) as tx:
+                fill(tx)
+            sign(ledger, KeyRing.published_demo())
+            assert all(ledger.rows(table.name) for table in DOMAIN)
+        ledger.engine.dispose()  # the last connection empties the log into the file
+    return folder
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Where the ledger's file lies."""
@@ -127,22 +143,40 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def empty(path: Path) -> Ledger:
+def empty(path: Path, templates: Path) -> Iterator[Ledger]:
     """A new ledger."""
-    return Ledger.create(f"sqlite:///{path}")
+    yield from _copy(templates / "empty", path)
 
 
 @pytest.fixture
-def ledger(empty: Ledger) -> Ledger:
+def ledger(path: Path, templates: Path) -> Iterator[Ledger]:
     """A ledger with a row in every domain table and one signed checkpoint."""
-    with empty.tx("test", NOW) as tx:
-        fill(tx)
-    sign(empty, KeyRing.published_demo())
-    assert all(empty.rows(table.name) for table in DOMAIN)
-    return empty
+    yield from _copy(templates / "full", path)
 
 
-@pytest.fixture
-def helpers() -> Callable[[str], Any]:
-    """The functions above, by name (tests are no package, so they cannot import this file)."""
-    return globals().__getitem__
+def _copy(template: Path, path: Path) -> Iterator[Ledger]:
+    shutil.copy(template, path)
+    ledger = Ledger.open(f"sqlite:///{path}")
+    yield ledger
+    ledger.engine.dispose()
+
+
+# Tests are no package and cannot import this file: they take its functions as fixtures.
+@pytest.fixture(name="new_round")
+def _new_round() -> Callable[..., dict[str, Any]]:
+    return round_row
+
+
+@pytest.fixture(name="add_exams")
+def _add_exams() -> Callable[..., None]:
+    return exam_rows
+
+
+@pytest.fixture(name="checkpoint")
+def _checkpoint() -> Callable[..., dict[str, Any]]:
+    return sign
+
+
+@pytest.fixture(name="finish")
+def _finish() -> Callable[..., None]:
+    return finish
