@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from redraft.config.schema import SecretRef
 from redraft.digest import sha256_bytes
 from redraft.errors import SecurityError
+from redraft.files import sync_directory
 
 PURPOSES = ("pseudonym", "uid", "vault", "vault_names", "signing", "fingerprint")
 _PUBLISHED = b"redraft published demo key: secret to nobody, safe for no patient"
@@ -32,21 +34,37 @@ class KeyRing:
         self.version = version
         self.published = published
 
+    def __repr__(self) -> str:
+        return f"KeyRing({self.fingerprint}, version {self.version}{', published' if self.published else ''})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("keys are not pickled: they would lie wherever the pickle lies")
+
     @classmethod
     def create(cls, path: Path) -> KeyRing:
         """Write a new key file with mode 0600. Raises SecurityError when one is there already."""
         path = path.expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         content = {"redraft_key": 1, "version": 1, "key": base64.b64encode(secrets.token_bytes(32)).decode()}
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Written beside and linked into place: a crash leaves no half a key, and a link never replaces a file.
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")  # mkstemp gives mode 0600
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                    json.dump(content, stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.link(name, path)
+            finally:
+                os.unlink(name)
+            sync_directory(path.parent)
         except FileExistsError as error:
-            what = f"There is a key file at {path} already; it is never overwritten."
+            what = f"There is a file at {path} already; it is never overwritten."
             raise SecurityError(what, "Choose another path, or use the existing key.") from error
-        with os.fdopen(handle, "w") as stream:
-            json.dump(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+        except OSError as error:
+            raise SecurityError(
+                f"No key can be written at {path}: {error.strerror}.", "Choose another path."
+            ) from error
         return cls.load(path)
 
     @classmethod
@@ -55,18 +73,23 @@ class KeyRing:
         path = path.expanduser()
         try:
             mode = path.stat().st_mode & 0o777
+            if mode & 0o077:
+                raise SecurityError(f"{path} can be read by others (mode {mode:04o}).", f"Run: chmod 600 {path}")
             content = json.loads(path.read_text(encoding="utf-8"))
+            if content["redraft_key"] != 1:
+                raise ValueError
             master = base64.b64decode(content["key"], validate=True)
-            version = int(content["version"])
+            version = content["version"]
+            if len(master) != 32 or type(version) is not int or version < 1:
+                raise ValueError
         except FileNotFoundError as error:
             what = f"The key file {path} is not there."
             raise SecurityError(what, "Restore it from its backup: no other key makes the same pseudonyms.") from error
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise SecurityError(f"{path} is not a redraft key file.", "Restore it from its backup.") from error
-        if mode & 0o077:
-            raise SecurityError(f"{path} can be read by others (mode {mode:04o}).", f"Run: chmod 600 {path}")
-        if len(master) != 32:
-            raise SecurityError(f"{path} holds {len(master)} bytes of key, 32 are needed.", "Restore the backup.")
+        except OSError as error:
+            raise SecurityError(f"{path} cannot be read: {error.strerror}.", "Check its owner and mode.") from error
+        except (ValueError, KeyError, TypeError):  # bytes that are no text are a ValueError too
+            # `from None`: the cause could quote the file, and with it the key.
+            raise SecurityError(f"{path} is not a redraft key file.", "Restore it from its backup.") from None
         return cls(master, version)
 
     @classmethod

@@ -16,7 +16,9 @@ class Pseudonyms:
         self._uid_key = keys.derive("uid")
 
     def _tag(self, kind: str, value: str) -> str:
-        return hmac.new(self._key, f"{kind}\x00{value}".encode(), hashlib.sha256).hexdigest()[:20]
+        # surrogatepass: a path may hold bytes that are no UTF-8, and they must tell two paths apart.
+        data = f"{kind}\x00{value}".encode("utf-8", "surrogatepass")
+        return hmac.new(self._key, data, hashlib.sha256).hexdigest()[:20]
 
     def subject_id(self, patient_id: str) -> str:
         """Pseudonym of a patient."""
