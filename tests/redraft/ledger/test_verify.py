@@ -107,7 +107,7 @@ VALUES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_single_cell_change_is_found_and_named(copy: Any, data: st.DataObject) -> None:
     """Whatever a cell is set to (another type, bytes, NULL, equal JSON written otherwise), its record is named."""
