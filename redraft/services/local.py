@@ -2,66 +2,87 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redraft.errors import ServiceError
+from redraft.errors import ConflictError, ServiceError
 from redraft.files import write_text
 from redraft.project import Project
 
-READY_SECONDS = 120
+if TYPE_CHECKING:
+    import psutil
+
+READY_SECONDS = 120.0
+END_SECONDS = 15.0
+# Every process that `up` starts carries the project's state folder in this variable, and so do its children: what is
+# ended is known to be ours even when the process that started it died before it could write a pid down.
+MARK = "REDRAFT_SERVICE_OF"
+PORTS = {"prefect": 4200, "mlflow": 5000}
 
 
 def up(project: Project) -> dict[str, Any]:
-    """Start the servers that do not run yet and wait until they answer. Raises ServiceError with the log's end."""
-    state = _load(project)
+    """Start the servers that do not run yet and wait until they answer; returns name → url and pid.
+
+    A service for which project.yaml names a server of its own is not started (pid None).
+
+    Raises
+    ------
+    ServiceError
+        When a server ends or does not answer in time, with the end of its log; it is not left running.
+    """
     commands = {"prefect": _prefect, "mlflow": _mlflow}
-    started: list[str] = []
-    for name, make in commands.items():
-        if name in state and _runs(state[name]):
-            continue
-        port = _free_port()
-        command, env, url, health = make(project, port)
-        log = project.state / "logs" / f"{name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as stream:
-            process = subprocess.Popen(
-                command, env={**os.environ, **env}, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
-                start_new_session=True, cwd=project.state,
-            )  # fmt: skip
-        state[name] = {"pid": process.pid, "created": _created(process.pid), "url": url, "health": health}
-        write_text(_file(project), json.dumps(state, indent=2), mode=0o600)
-        started.append(name)
-    for name in started:
-        _wait(project, name, state[name])
-    return {name: {"url": service["url"], "pid": service["pid"]} for name, service in state.items()}
+    elsewhere = {"prefect": project.config.services.prefect, "mlflow": project.config.services.mlflow}
+    answer: dict[str, Any] = {}
+    with _locked(project):
+        state = _load(project)
+        started: list[str] = []
+        for name, make in commands.items():
+            if elsewhere[name]:
+                answer[name] = {"url": elsewhere[name], "pid": None}
+                continue
+            if name in state and _runs(state[name]):
+                continue
+            _end(_ours(project, name))  # what an interrupted `up` left without a record
+            command, env, url, health = make(project, _free_port(PORTS[name]))
+            process = _start(project, name, command, env)
+            state[name] = {"pid": process.pid, "created": _created(process.pid), "url": url, "health": health}
+            write_text(_file(project), json.dumps(state, indent=2), mode=0o600)
+            started.append(name)
+        try:
+            for name in started:  # both at once: each takes seconds
+                _wait(project, name, state[name])
+        except BaseException:
+            for name in started:
+                _end(_ours(project, name))
+                state.pop(name)
+            write_text(_file(project), json.dumps(state, indent=2), mode=0o600)
+            raise
+    answer |= {name: {"url": state[name]["url"], "pid": state[name]["pid"]} for name in commands if name in state}
+    return {name: answer[name] for name in commands}
 
 
 def down(project: Project) -> list[str]:
-    """End the servers that `up` started here; returns their names."""
-    import psutil
-
-    ended = []
-    for name, service in _load(project).items():
-        if not _runs(service):
-            continue
-        process = psutil.Process(service["pid"])
-        family = [*process.children(recursive=True), process]
-        for member in family:
-            member.terminate()
-        _, stubborn = psutil.wait_procs(family, timeout=15)
-        for member in stubborn:
-            member.kill()
-        ended.append(name)
-    _file(project).unlink(missing_ok=True)
+    """End the servers that `up` started here, with their children; returns the names of those that ran."""
+    with _locked(project):
+        ended = []
+        for name in PORTS:
+            family = _ours(project, name)
+            if family:
+                _end(family)
+                ended.append(name)
+        _file(project).unlink(missing_ok=True)
     return ended
 
 
@@ -69,6 +90,51 @@ def service_url(project: Project, name: str) -> str | None:
     """URL of a service that `up` started and that still runs."""
     service = _load(project).get(name)
     return service["url"] if service and _runs(service) else None
+
+
+def reachable(project: Project, name: str) -> bool:
+    """Whether a service that `up` started answers."""
+    service = _load(project).get(name)
+    return bool(service and _runs(service) and _healthy(service["health"]))
+
+
+def _start(project: Project, name: str, command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    log = _log(project, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    env = {**os.environ, **env, MARK: f"{project.state}#{name}"}
+    with open(log, "wb") as stream:
+        return subprocess.Popen(
+            command, env=env, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
+            cwd=project.state,
+        )  # fmt: skip
+
+
+def _ours(project: Project, name: str) -> list[psutil.Process]:
+    """Every living process that a service's start of this project led to."""
+    import psutil
+
+    mark = f"{project.state}#{name}"
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue  # gone meanwhile, or another user's
+    return found
+
+
+def _end(family: list[psutil.Process]) -> None:
+    """End processes: asked first, then killed."""
+    import psutil
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for member in family:
+            try:
+                member.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+        _, family = psutil.wait_procs(family, timeout=END_SECONDS)
 
 
 def _prefect(project: Project, port: int) -> tuple[list[str], dict[str, str], str, str]:
@@ -92,23 +158,36 @@ def _mlflow(project: Project, port: int) -> tuple[list[str], dict[str, str], str
         "--backend-store-uri", f"sqlite:///{project.state / 'mlflow.db'}",
         "--default-artifact-root", (project.state / "mlartifacts").as_uri(),
     ]  # fmt: skip
-    return command, {"MLFLOW_DISABLE_TELEMETRY": "true"}, url, f"{url}/health"
+    # The server's job runner (for evaluations by language models) is eight processes that nobody here needs.
+    env = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return command, env, url, f"{url}/health"
 
 
 def _wait(project: Project, name: str, service: dict[str, Any]) -> None:
     deadline = time.monotonic() + READY_SECONDS
+    why = f"did not answer within {READY_SECONDS:.0f} s"
     while time.monotonic() < deadline:
         if not _runs(service):
+            why = "ended while it started"
             break
-        try:
-            with urllib.request.urlopen(service["health"], timeout=2) as response:
-                if response.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    log = project.state / "logs" / f"{name}.log"
+        if _healthy(service["health"]):
+            return
+        time.sleep(0.1)
+    log = _log(project, name)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-    raise ServiceError(f"{name} did not start within {READY_SECONDS} s. Its log ends:\n{tail}", f"See {log}.")
+    raise ServiceError(f"{name} {why}. Its log ends:\n{tail}\n", f"See {log}.", code=f"service.{name}")
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def _runs(service: dict[str, Any]) -> bool:
@@ -131,15 +210,41 @@ def _file(project: Project) -> Path:
     return project.state / "services.json"
 
 
+def _log(project: Project, name: str) -> Path:
+    return project.state / "logs" / f"{name}.log"
+
+
 def _load(project: Project) -> dict[str, Any]:
+    """The services on record; a record that cannot be read is none, their marks still tell them."""
     try:
-        content: dict[str, Any] = json.loads(_file(project).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = json.loads(_file(project).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return {}
-    return content
+    return content if isinstance(content, dict) else {}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def _locked(project: Project) -> Iterator[None]:
+    """One `up` or `down` at a time; the lock goes with its process."""
+    project.state.mkdir(parents=True, exist_ok=True)
+    with open(project.state / "services.lock", "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(
+                "Another `redraft up` or `redraft down` is at work in this project.", "Wait for it to end."
+            ) from error
+        yield
+
+
+def _free_port(wanted: int) -> int:
+    """The usual port when it is free, so that bookmarks keep working; else any."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServiceError("No port is free on 127.0.0.1.", "Close some programs and run the command again.")
