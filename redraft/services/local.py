@@ -125,7 +125,7 @@ def _ours(project: Project, name: str) -> list[psutil.Process]:
 
 
 def _end(family: list[psutil.Process]) -> None:
-    """End processes: asked first, then killed."""
+    """End processes: asked first, then killed. A dead one that nobody has collected yet counts as ended."""
     import psutil
 
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -134,7 +134,18 @@ def _end(family: list[psutil.Process]) -> None:
                 member.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
-        _, family = psutil.wait_procs(family, timeout=END_SECONDS)
+        deadline = time.monotonic() + END_SECONDS
+        while (family := [member for member in family if _lives(member)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _prefect(project: Project, port: int) -> tuple[list[str], dict[str, str], str, str]:

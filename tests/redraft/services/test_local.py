@@ -76,10 +76,10 @@ def test_prefect_and_mlflow_really_start_answer_and_end(project: Project) -> Non
         for process in local._ours(project, name):
             listening = [c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
             assert set(listening) <= {"127.0.0.1"}
-    family = {process.pid for name in first for process in local._ours(project, name)}
+    family = [process for name in first for process in local._ours(project, name)]
     assert len(family) >= 2
     assert local.down(project) == ["prefect", "mlflow"]
-    assert not [pid for pid in family if psutil.pid_exists(pid)]
+    assert not any(local._lives(process) for process in family)
     assert not any(local.reachable(project, name) for name in first)
     # Whatever they write stays inside the project.
     assert (project.state / "prefect" / "prefect.db").exists() and (project.state / "mlflow.db").exists()
@@ -105,7 +105,7 @@ def test_down_ends_children_and_nothing_else(project: Project) -> None:
         family = [process for name in local.PORTS for process in local._ours(project, name)]
         assert len(family) >= 3
         assert local.down(project) == ["prefect", "mlflow"]
-        assert not any(process.is_running() for process in family)
+        assert not any(local._lives(process) for process in family)
         assert stranger.poll() is None
         assert local.down(project) == []
     finally:
@@ -140,7 +140,7 @@ def test_a_server_without_a_record_is_found_by_its_mark(project: Project, record
         file.write_text(record)
     orphans = [process for name in local.PORTS for process in local._ours(project, name)]
     local.up(project)
-    assert not any(process.is_running() for process in orphans)
+    assert not any(local._lives(process) for process in orphans)
     assert local.down(project) == ["prefect", "mlflow"]
 
 
