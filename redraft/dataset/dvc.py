@@ -76,6 +76,7 @@ def set_remote(root: Path, url: str) -> None:
 
     A folder is relative to the project, and stays so in DVC's configuration: no path of a machine goes into history.
     """
+    url = url.removeprefix("file://")  # DVC would take it for a folder named `file:`
     if "://" not in url:
         url = str(Path(url).expanduser())
     if remote_url(root) != _resolved(root, url):
@@ -139,15 +140,24 @@ def push(root: Path) -> None:
 
 def missing_on_remote(root: Path) -> list[str]:
     """MD5 of every file of the snapshot that the remote does not hold. Raises VersioningError without an answer."""
+    url = remote_url(root)
+    if url is not None and "://" not in url:  # a folder: looking is enough
+        wanted = sorted({entry["md5"] for entry in snapshot(root)} | {pointer(root)})
+        return [md5 for md5 in wanted if not (Path(url) / _object(md5)).is_file()]
     with _single_files(root), _site(root) as site:
         answer = json.loads(_dvc(root, "status", "--cloud", "--json", _CHECK, code="versioning.remote", site=site))
     return sorted(path.rsplit("/", 1)[-1] for path in answer)
 
 
+def _object(md5: str) -> str:
+    """Place of an object in a cache or remote (DVC 3)."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"
+
+
 def snapshot(root: Path) -> list[dict[str, str]]:
     """The snapshot's listing (md5 and relpath of every file) from the local cache."""
     md5 = pointer(root)
-    path = cache_dir(root) / "files" / "md5" / md5[:2] / md5[2:]
+    path = cache_dir(root) / _object(md5)
     try:
         listing: list[dict[str, str]] = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError) as error:
@@ -185,7 +195,7 @@ def _single_files(root: Path) -> Iterator[None]:
     """A pointer that names the snapshot's files one by one, for as long as a question about them takes."""
     lines = ["outs:"]
     for md5 in sorted({entry["md5"] for entry in snapshot(root)}):
-        lines += [f"- md5: {md5}", "  hash: md5", f"  path: remote-check/{md5}"]
+        lines += [f"- md5: '{md5}'", "  hash: md5", f"  path: remote-check/{md5}"]  # some are numbers to YAML
     path = root / _CHECK
     write_text(path, "\n".join(lines) + "\n")
     try:
