@@ -1,4 +1,4 @@
-"""Training batches. The batch of step t depends only on (seed, member, t): resuming needs no loader state beyond t."""
+"""Labelled exams as arrays ready for training, preprocessed once and kept on local disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from models.plan import Plan
-from models.preprocess import preprocess_image, preprocess_label
+from models.preprocess import PREPROCESSING, preprocess_image, preprocess_label
 from redraft.digest import sha256_file, sha256_json
-from redraft.errors import IntegrityError, LabelError
+from redraft.errors import ExamError, IntegrityError, LabelError
 from redraft.files import atomic_path
 from redraft.volumes import grid_difference, read_volume
+
+# Places kept per exam and class for foreground sampling: a large organ has millions, and thousands cover it.
+PLACES = 10_000
 
 
 @dataclass(frozen=True)
@@ -33,125 +35,129 @@ class TrainingExam:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Network-ready arrays of one exam, memory-mapped: (I, J, K) float32 and uint8 class indices."""
+    """Network-ready arrays of one exam, on disk: nothing is held open or in memory between patches.
+
+    Attributes
+    ----------
+    key : str
+        Names the content: image, label, plan and preprocessing.
+    image_file, label_file : Path
+        `.npy` of shape (I, J, K), float32 and uint8 class indices.
+    places : tuple of ndarray, int32, shape (N, 3)
+        Voxel indices, at most `PLACES`, of each foreground class that is present.
+    """
 
     exam_id: str
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8]
-    voxels: tuple[NDArray[np.int32], ...]  # per foreground class that is present: (N, 3) voxel indices
+    key: str
+    image_file: Path
+    label_file: Path
+    places: tuple[NDArray[np.int32], ...]
+
+    @classmethod
+    def open(cls, exam_id: str, key: str, image_file: str | Path, label_file: str | Path) -> Prepared:
+        """An exam that `prepare` has written."""
+        label_file = Path(label_file)
+        table = np.load(label_file.with_suffix(".places.npy"), allow_pickle=False)
+        places = tuple(table[table[:, 0] == index, 1:] for index in np.unique(table[:, 0]))
+        return cls(exam_id, key, Path(image_file), label_file, places)
+
+    def reference(self) -> dict[str, str]:
+        """What `open` needs, JSON."""
+        return {
+            "exam_id": self.exam_id,
+            "key": self.key,
+            "image_file": str(self.image_file.resolve()),
+            "label_file": str(self.label_file.resolve()),
+        }
+
+    def image(self) -> NDArray[np.float32]:
+        """The image, memory-mapped."""
+        array: NDArray[np.float32] = np.load(self.image_file, mmap_mode="r", allow_pickle=False)
+        return array
+
+    def label(self) -> NDArray[np.uint8]:
+        """The class indices, memory-mapped."""
+        array: NDArray[np.uint8] = np.load(self.label_file, mmap_mode="r", allow_pickle=False)
+        return array
 
 
 def prepare(exams: Sequence[TrainingExam], plan: Plan, cache: Path) -> list[Prepared]:
-    """Preprocess exams, keeping the arrays in `cache` keyed by image, label and plan.
+    """Preprocess exams, keeping the arrays in `cache`; an image is kept once however often its label is revised.
 
     Raises
     ------
     IntegrityError
         When a file is not what its record says.
     LabelError
-        When a label is not on its image's grid.
+        When a label is not on its image's grid, or holds a value that the plan does not know.
+    ReadError
+        When a file is not a volume, or holds values that are no numbers.
     """
     return [_prepare(exam, plan, cache) for exam in exams]
 
 
 def _prepare(exam: TrainingExam, plan: Plan, cache: Path) -> Prepared:
-    key = sha256_json([exam.image_sha256, exam.label_sha256, plan.digest])[:32]
-    image_file, label_file = cache / f"{key}.image.npy", cache / f"{key}.label.npy"
-    if not (image_file.exists() and label_file.exists()):
+    image_key = _key("image", exam.image_sha256, plan.spacing_mm, plan.intensity, plan.intensity_values)
+    label_key = _key("label", exam.label_sha256, plan.spacing_mm, plan.classes)
+    image_file, label_file = cache / f"{image_key}.npy", cache / f"{label_key}.npy"
+    places_file = cache / f"{label_key}.places.npy"
+    # The places are written last, so that their file stands for a finished label.
+    if not (_readable(image_file) and _readable(label_file) and _readable(places_file)):
         for path, wanted in ((exam.image, exam.image_sha256), (exam.label, exam.label_sha256)):
             if not path.is_file() or sha256_file(path) != wanted:
                 raise IntegrityError(
                     f"Exam {exam.exam_id}: {path.name} is missing or not what its record says.",
                     "Run `redraft audit verify`; restore the file with `dvc checkout`.",
                 )
+        values, indices = _arrays(exam, plan)
+        _save(image_file, values)
+        _save(label_file, indices)
+        _save(places_file, _places(indices, len(plan.classes)))
+    return Prepared.open(exam.exam_id, sha256_json([image_key, label_key]), image_file, label_file)
+
+
+def _arrays(exam: TrainingExam, plan: Plan) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    try:
         image, label = read_volume(exam.image), read_volume(exam.label)
         difference = grid_difference(image, label)
         if difference is not None:
-            raise LabelError(f"Exam {exam.exam_id}: the label is on another grid.", rule="grid", measured=difference)
-        for file, array in ((image_file, preprocess_image(image, plan)), (label_file, preprocess_label(label, plan))):
-            with atomic_path(file) as partial, open(partial, "wb") as stream:
-                np.save(stream, array, allow_pickle=False)
-    label_array = np.load(label_file, mmap_mode="r")
-    classes = [np.argwhere(label_array == index).astype(np.int32) for index in range(1, len(plan.classes))]
-    present = tuple(voxels for voxels in classes if len(voxels))
-    return Prepared(exam.exam_id, np.load(image_file, mmap_mode="r"), label_array, present)
+            raise LabelError(
+                "The label is on another grid.", "Have it annotated again.", rule="grid", measured=difference
+            )
+        return preprocess_image(image, plan), preprocess_label(label, plan)
+    except ExamError as error:
+        named = type(error)(f"Exam {exam.exam_id}: {error.what}", error.do, rule=error.rule, measured=error.measured)
+        raise named from error
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Draws augmented patches; all randomness comes from (seed, member, step).
-
-    Augmentation: rotation in the last-axis plane and scaling (bilinear), gain, offset and noise of intensities. No
-    flips: left and right differ in anatomy.
-    """
-
-    exams: Sequence[Prepared]
-    patch: tuple[int, int, int]
-    batch_size: int
-    foreground_share: float
-    seed: int
-    member: int
-
-    def batch(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Images (B, 1, I, J, K) and class indices (B, 1, I, J, K) of one step."""
-        rng = np.random.Generator(np.random.Philox(key=[(self.seed << 16) + self.member, step]))
-        pairs = [self._patch(rng) for _ in range(self.batch_size)]
-        return np.stack([a for a, _ in pairs])[:, None], np.stack([b for _, b in pairs])[:, None]
-
-    def _patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        exam = self.exams[int(rng.integers(len(self.exams)))]
-        shape = np.array(exam.image.shape)
-        if exam.voxels and rng.random() < self.foreground_share:
-            # A class first, then a voxel of it: small tumours are seen as often as large organs.
-            voxels = exam.voxels[int(rng.integers(len(exam.voxels)))]
-            centre = voxels[int(rng.integers(len(voxels)))].astype(float)
-            centre += rng.uniform(-0.25, 0.25, 3) * self.patch
-        else:
-            centre = rng.uniform(0, 1, 3) * (shape - 1)
-        half = np.array(self.patch) / 2
-        centre = np.where(shape > self.patch, np.clip(centre, half - 0.5, shape - half - 0.5), (shape - 1) / 2)
-        angle = rng.uniform(-0.26, 0.26) if rng.random() < 0.4 else 0.0
-        zoom = rng.uniform(0.85, 1.2) if rng.random() < 0.4 else 1.0
-        gain, offset = rng.uniform(0.9, 1.1), rng.uniform(-0.1, 0.1)
-        noise = rng.uniform(0, 0.1) if rng.random() < 0.3 else 0.0
-        image, label = self._cut(exam, centre, angle, zoom)
-        image = image * np.float32(gain) + np.float32(offset)
-        if noise:
-            image = image + (noise * rng.standard_normal(image.shape)).astype(np.float32)
-        return image.astype(np.float32), label
-
-    def _cut(
-        self, exam: Prepared, centre: NDArray[np.float64], angle: float, zoom: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        half = (np.array(self.patch) - 1) / 2
-        if angle == 0.0 and zoom == 1.0:
-            start = np.rint(centre - half).astype(int)
-            return _crop(exam.image, start, self.patch, "edge"), _crop(exam.label, start, self.patch, "zero")
-        c, s = np.cos(angle) / zoom, np.sin(angle) / zoom
-        matrix = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1 / zoom]])
-        # Only the box that the turned patch touches is read from disk.
-        reach = np.abs(matrix) @ half + 2
-        start = np.floor(centre - reach).astype(int)
-        size = tuple(int(n) for n in np.ceil(2 * reach).astype(int) + 1)
-        image = _crop(exam.image, start, size, "edge")
-        label = _crop(exam.label, start, size, "zero")
-        offset = (centre - start) - matrix @ half
-        return (
-            ndimage.affine_transform(image, matrix, offset, self.patch, order=1, mode="nearest"),
-            ndimage.affine_transform(label, matrix, offset, self.patch, order=0, mode="constant"),
-        )
+def _key(*parts: object) -> str:
+    return sha256_json([PREPROCESSING, *(list(part) if isinstance(part, tuple) else part for part in parts)])[:32]
 
 
-def _crop(array: NDArray, start: NDArray[np.int_], size: Sequence[int], outside: str) -> NDArray:
-    """Cut a box that may reach over the array's edge; outside is the edge's value or zero."""
-    low = np.maximum(start, 0)
-    high = np.minimum(start + size, array.shape)
-    high = np.maximum(high, low)
-    inside = np.asarray(array[low[0] : high[0], low[1] : high[1], low[2] : high[2]])
-    pad = [(int(low[n] - start[n]), int(start[n] + size[n] - high[n])) for n in range(3)]
-    if any(a or b for a, b in pad):
-        inside = np.pad(inside, pad, mode="edge") if outside == "edge" else np.pad(inside, pad)
-    return np.ascontiguousarray(inside)
+def _places(indices: NDArray[np.uint8], classes: int) -> NDArray[np.int32]:
+    """Rows (class, i, j, k): evenly spaced in memory order, so that no random numbers are spent."""
+    rows = []
+    for index in range(1, classes):
+        found = np.flatnonzero(indices == index)
+        if found.size > PLACES:
+            found = found[np.linspace(0, found.size - 1, PLACES).astype(np.int64)]
+        voxels = np.stack(np.unravel_index(found, indices.shape), axis=1)
+        rows.append(np.insert(voxels, 0, index, axis=1))
+    return np.concatenate(rows).astype(np.int32)
+
+
+def _save(path: Path, array: NDArray) -> None:
+    with atomic_path(path) as partial, open(partial, "wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def _readable(path: Path) -> bool:
+    """Whether the cached array is there and whole; a damaged one is made anew from the verified files."""
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return False
+    return True
 
 
 def default_threads() -> int:

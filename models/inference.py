@@ -10,7 +10,7 @@ from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 
 from models.package import Ensemble
-from models.preprocess import preprocess_image, restore
+from models.preprocess import preprocess_image, restore_labels
 from models.uncertainty import summarise
 from redraft.volumes import Volume
 
@@ -24,24 +24,44 @@ class Prediction:
 
 
 def predict(
-    ensemble: Ensemble, image: Volume, *, overlap: float, batch_size: int, threads: int, precision: str = "32"
+    ensemble: Ensemble,
+    image: Volume,
+    *,
+    overlap: float,
+    batch_size: int,
+    threads: int,
+    precision: str = "32",
+    device: str = "cpu",
 ) -> Prediction:
-    """Draft one exam. Deterministic on one CPU type with the same `threads`."""
+    """Draft one exam. Deterministic on one CPU type with the same `threads`.
+
+    Raises ReadError where the exam holds voxels that are no numbers.
+    """
     torch.set_num_threads(threads)
     plan = ensemble.plan
-    values = torch.from_numpy(preprocess_image(image, plan))[None, None]
-    members = np.stack(
-        [_probabilities(member, values, plan.patch, overlap, batch_size, precision) for member in ensemble.members]
+    members = member_probabilities(
+        ensemble, image, overlap=overlap, batch_size=batch_size, precision=precision, device=device
     )
-    mean = restore(members.mean(axis=0), image)
-    labels = np.asarray(plan.classes, dtype=np.uint8)[mean.argmax(axis=0)]
+    mean = members.mean(axis=0)
+    labels = restore_labels(mean, image, plan)
     # Uncertainty is taken in plan spacing: scores of exams with different voxels compare.
-    coarse = np.asarray(plan.classes, dtype=np.uint8)[members.mean(axis=0).argmax(axis=0)]
+    coarse = np.asarray(plan.classes, dtype=np.uint8)[mean.argmax(axis=0)]
     voxel_ml = float(np.prod(plan.spacing_mm)) / 1000.0
     return Prediction(labels, summarise(members, coarse, plan.labels, voxel_ml))
 
 
-@torch.no_grad()
+def member_probabilities(
+    ensemble: Ensemble, image: Volume, *, overlap: float, batch_size: int, precision: str, device: str
+) -> NDArray[np.float32]:
+    """Each member's probabilities (M, C, I, J, K) in plan spacing and RAS axes, sum 1 over C."""
+    values = torch.from_numpy(preprocess_image(image, ensemble.plan))[None, None]
+    patch = ensemble.plan.patch
+    return np.stack(
+        [_probabilities(m, values, patch, overlap, batch_size, precision, device) for m in ensemble.members]
+    )
+
+
+@torch.inference_mode()
 def _probabilities(
     network: torch.nn.Module,
     values: torch.Tensor,
@@ -49,14 +69,19 @@ def _probabilities(
     overlap: float,
     batch: int,
     precision: str,
+    device: str,
 ) -> NDArray[np.float32]:
+    network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
     def forward(window: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(window.to(memory_format=torch.channels_last_3d))
         return torch.softmax(logits.float(), dim=1)
 
+    # The windows are computed on `device` and gathered in main memory: a whole exam need not fit beside the network.
     result = sliding_window_inference(
-        values, patch, batch, forward, overlap=overlap, mode="gaussian", padding_mode="replicate"
-    )
+        values, patch, batch, forward, overlap=overlap, mode="gaussian", padding_mode="replicate",
+        sw_device=device, device="cpu",
+    )  # fmt: skip
     probabilities = result[0].numpy()
     return np.asarray(probabilities / probabilities.sum(axis=0, keepdims=True), dtype=np.float32)

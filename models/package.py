@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from models.plan import Plan
 
 WEIGHTS, MODEL, MANIFEST, SIGNATURE = "weights.safetensors", "model.json", "manifest.json", "signature.json"
+SCHEMA = 1
 _DO = "Do not use it. Fetch the package again from the registry, and find out who changed it."
 
 
@@ -48,7 +49,7 @@ def write_package(
     with atomic_path(folder / WEIGHTS) as partial:
         save_file(tensors, partial)
     description = {
-        "schema_version": 1,
+        "schema_version": SCHEMA,
         "architecture": plan.architecture,
         "arguments": network_arguments(plan),
         "plan": plan.model_dump(mode="json"),
@@ -69,6 +70,11 @@ def verify_package(folder: Path, trusted: Sequence[str]) -> str:
 
     Raises ModelPackageError naming the file that is missing, altered or too many, or a signature nobody trusted made.
     """
+    return _verified(folder, trusted)[0]
+
+
+def _verified(folder: Path, trusted: Sequence[str]) -> tuple[str, dict[str, bytes]]:
+    """Digest, and the very bytes that were verified: a file exchanged after the check is not what gets loaded."""
     if not folder.is_dir():
         raise ModelPackageError("The model package is missing.", _DO)
     found = {path.name for path in folder.iterdir() if not path.name.startswith(".partial-")}
@@ -76,42 +82,67 @@ def verify_package(folder: Path, trusted: Sequence[str]) -> str:
     for name in sorted(expected ^ found):
         state = "is missing" if name in expected else "does not belong there"
         raise ModelPackageError(f"Model package: {name} {state}.", _DO)
-    content = (folder / MANIFEST).read_bytes()
-    signature = _json(folder / SIGNATURE)
-    if not any(verify_signature(key, content, str(signature.get("signature", ""))) for key in trusted):
+    files = {name: _bytes(folder / name) for name in sorted(expected)}
+    signature = _json(SIGNATURE, files[SIGNATURE])
+    if not any(verify_signature(key, files[MANIFEST], str(signature.get("signature", ""))) for key in trusted):
         raise ModelPackageError("Model package: no trusted key signed manifest.json.", _DO)
-    manifest = _json(folder / MANIFEST)
+    manifest = _json(MANIFEST, files[MANIFEST])
+    if set(manifest) != {WEIGHTS, MODEL}:
+        raise ModelPackageError(f"Model package: manifest.json lists {sorted(manifest)}.", _DO)
     for name in (WEIGHTS, MODEL):
-        if manifest.get(name) != sha256_file(folder / name):
+        if manifest[name] != sha256_bytes(files[name]):
             raise ModelPackageError(f"Model package: {name} is not what the manifest says.", _DO)
-    return sha256_bytes(content)
+    return sha256_bytes(files[MANIFEST]), files
 
 
 def load_package(folder: Path, trusted: Sequence[str]) -> Ensemble:
-    """Verify a package, then load its networks in evaluation mode."""
-    from safetensors.torch import load_file
+    """Verify a package, then load its networks in evaluation mode.
+
+    Raises ModelPackageError as `verify_package` does, and for a package that another version of redraft wrote and this
+    one cannot build.
+    """
+    from safetensors.torch import load
 
     from models.networks import build_network
     from models.plan import Plan
 
-    digest = verify_package(folder, trusted)
-    description = _json(folder / MODEL)
-    plan = Plan.model_validate(description["plan"])
-    tensors = load_file(folder / WEIGHTS)
-    members = []
-    for n in range(description["members"]):
-        network = build_network(description["architecture"], description["arguments"])
-        prefix = f"m{n}."
-        network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        members.append(network.eval())
+    digest, files = _verified(folder, trusted)
+    description = _json(MODEL, files[MODEL])
+    if description.get("schema_version") != SCHEMA:
+        raise ModelPackageError(
+            f"Model package: schema {description.get('schema_version')} is not known here.",
+            "Use the redraft it is from.",
+        )
+    try:
+        plan = Plan.model_validate(description["plan"])
+        tensors = load(files[WEIGHTS])
+        members = []
+        for n in range(description["members"]):
+            network = build_network(description["architecture"], description["arguments"])
+            prefix = f"m{n}."
+            network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            members.append(network.eval())
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        # The signature holds, so nobody tampered: the package and this code differ in what they mean.
+        raise ModelPackageError(
+            f"Model package: its description and weights do not fit this version ({type(error).__name__}).",
+            "Use the version of redraft that wrote it.",
+        ) from error
     return Ensemble(digest, plan, members)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _bytes(path: Path) -> bytes:
     try:
-        content = json.loads(path.read_bytes())
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelPackageError(f"Model package: {path.name} cannot be read ({error.strerror}).", _DO) from error
+
+
+def _json(name: str, data: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
     except ValueError as error:
-        raise ModelPackageError(f"Model package: {path.name} is not JSON.", _DO) from error
+        raise ModelPackageError(f"Model package: {name} is not JSON.", _DO) from error
     if not isinstance(content, dict):
-        raise ModelPackageError(f"Model package: {path.name} is not a JSON object.", _DO)
+        raise ModelPackageError(f"Model package: {name} is not a JSON object.", _DO)
     return content

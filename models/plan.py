@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from models.preprocess import to_canonical
 from redraft.config.schema import Train
 from redraft.digest import sha256_json
+from redraft.errors import StateError
 from redraft.volumes import Volume
 
 MIN_PATCH = 16
+# An axis is halved only while this many voxels are left: a thin stack keeps its slices (nnU-Net's smallest map is 4).
+MIN_BOTTOM = 4
 
 
 class Frozen(BaseModel):
@@ -56,6 +59,16 @@ class Plan(Frozen):
         """Label value of each network output; output 0 is background."""
         return [0, *sorted(self.labels.values())]
 
+    def differences(self, train: Train, labels: Mapping[str, int]) -> list[str]:
+        """What project.yaml asks for by now and this frozen plan does not give, in words; empty when they agree."""
+        asked: dict[str, tuple[object, object]] = {
+            "structures": (dict(labels), self.labels),
+            "train.channels": (train.channels, self.channels),
+        }
+        if train.spacing_mm is not None:
+            asked["train.spacing_mm"] = (train.spacing_mm, self.spacing_mm)
+        return [f"{name} is {new}, the plan has {old}" for name, (new, old) in asked.items() if new != old]
+
 
 def take_fingerprint(exams: Iterable[tuple[Volume, Volume]], modality: str) -> Fingerprint:
     """Fingerprint of labelled exams.
@@ -64,6 +77,11 @@ def take_fingerprint(exams: Iterable[tuple[Volume, Volume]], modality: str) -> F
     ----------
     exams : iterable of (image, label)
         Read one after the other; only a sample of foreground values is kept.
+
+    Raises
+    ------
+    StateError
+        When no label marks a single voxel: there is nothing to learn from.
     """
     rng = np.random.default_rng(0)
     spacings, shapes, values = [], [], []
@@ -75,7 +93,13 @@ def take_fingerprint(exams: Iterable[tuple[Volume, Volume]], modality: str) -> F
         values.append(rng.choice(inside, min(20_000, inside.size), replace=False) if inside.size else inside)
     spacing = np.median(np.array(spacings), axis=0)
     extent = np.median(np.array(shapes), axis=0) / spacing
-    pooled = np.concatenate(values) if any(v.size for v in values) else np.zeros(1)
+    if not any(v.size for v in values):
+        raise StateError(
+            f"None of the {len(values)} labelled exams marks a structure; there is nothing to train on.",
+            "Have exams that show the structures annotated first.",
+            code="state.no_foreground",
+        )
+    pooled = np.concatenate(values)
     low, high = np.percentile(pooled, [0.5, 99.5])
     kept = np.clip(pooled, low, high)
     return Fingerprint(
@@ -95,10 +119,13 @@ def make_plan(fingerprint: Fingerprint, train: Train, labels: Mapping[str, int])
     """
     spacing = train.spacing_mm or fingerprint.spacing_mm
     extent = np.array(fingerprint.shape) * fingerprint.spacing_mm / spacing
-    strides = _strides(spacing, len(train.channels) - 1)
-    factor = np.prod(np.array(strides), axis=0)
+    strides = _strides(spacing, extent, len(train.channels) - 1)
+    factor = np.prod(np.array(strides).reshape(-1, 3), axis=0)
     patch = np.array(train.patch) if train.patch else _patch(extent, np.array(spacing), factor, train.max_patch_voxels)
     rounded = np.maximum(np.ceil(patch / factor), 1) * factor
+    if (rounded == factor).all():
+        # Instance norm needs more than one voxel at the bottom of the network.
+        rounded[int(np.argmin(np.array(spacing) * factor))] *= 2
     ct = fingerprint.modality == "CT"
     return Plan(
         modality=fingerprint.modality,
@@ -113,14 +140,15 @@ def make_plan(fingerprint: Fingerprint, train: Train, labels: Mapping[str, int])
     )
 
 
-def _strides(spacing: Sequence[float], levels: int) -> tuple[tuple[int, int, int], ...]:
+def _strides(spacing: Sequence[float], extent: np.ndarray, levels: int) -> tuple[tuple[int, int, int], ...]:
     """Halve an axis only while its voxels are not more than twice as coarse as the finest: anisotropy evens out."""
-    current = np.array(spacing, dtype=float)
+    current, left = np.array(spacing, dtype=float), np.array(extent, dtype=float)
     result = []
     for _ in range(levels):
-        halve = current <= 2 * current.min() - 1e-9
+        long = left >= 2 * MIN_BOTTOM
+        halve = long & (current < 2 * np.min(current, where=long, initial=np.inf) - 1e-9)
         result.append(_ints(np.where(halve, 2, 1)))
-        current = np.where(halve, current * 2, current)
+        current, left = np.where(halve, current * 2, current), np.where(halve, left / 2, left)
     return tuple(result)
 
 

@@ -16,27 +16,38 @@ _TINY = 1e-12
 
 def predictive_entropy(members: Array) -> Array:
     """H(p̄), p̄ the mean over members."""
-    return _entropy(members.mean(axis=0), axis=0)
+    return _entropy(_mean(members))
 
 
 def expected_entropy(members: Array) -> Array:
     """Mean over members of H(p_m)."""
-    return np.asarray(_entropy(members, axis=1).mean(axis=0))
+    total = _entropy(members[0])
+    for member in members[1:]:  # one after the other: memory stays at one member's
+        total = total + _entropy(member)
+    return np.asarray(total / len(members))
 
 
 def bald(members: Array) -> Array:
-    """Mutual information between the label and the member: predictive minus expected entropy."""
-    return np.asarray(predictive_entropy(members) - expected_entropy(members))
+    """Mutual information between the label and the member: predictive minus expected entropy, never below zero."""
+    return np.asarray(np.maximum(predictive_entropy(members) - expected_entropy(members), 0))
 
 
 def class_entropy(members: Array) -> Array:
     """U_c = p̄_c · H(p̄) (ClaSP PE)."""
-    mean = members.mean(axis=0)
-    return np.asarray(mean * _entropy(mean, axis=0)[None])
+    mean = _mean(members)
+    return np.asarray(mean * _entropy(mean)[None])
 
 
-def _entropy(probabilities: Array, axis: int) -> Array:
-    return np.asarray(-(probabilities * np.log(np.maximum(probabilities, _TINY))).sum(axis=axis))
+def _mean(members: Array) -> Array:
+    return np.asarray(members.mean(axis=0))
+
+
+def _entropy(probabilities: Array) -> Array:
+    """Entropy over the first axis; 0·log 0 is 0."""
+    total = np.zeros(probabilities.shape[1:], dtype=probabilities.dtype)
+    for channel in probabilities:
+        total -= channel * np.log(np.maximum(channel, _TINY))
+    return total
 
 
 def summarise(
@@ -53,27 +64,30 @@ def summarise(
     -------
     dict with `entropy_image` and `bald_image` (mean over the exam), `entropy_region` and `bald_region` (mean over the
     predicted foreground and two voxels around it; the exam's mean where nothing is predicted), `foreground_voxels`,
-    `border_voxels`, and per structure `volume_ml` and `class_entropy`.
+    `border_voxels`, per structure `volume_ml` and `class_entropy`, and `entropy_slices` (mean per slice of the last
+    axis, which in plan spacing runs from foot to head).
     """
-    entropy, information = predictive_entropy(members), bald(members)
+    mean = _mean(members)
+    entropy = _entropy(mean)
+    information = np.maximum(entropy - expected_entropy(members), 0)
     found = labels > 0
     region = ndimage.binary_dilation(found, iterations=2) if found.any() else np.ones(labels.shape, dtype=bool)
-    per_class = class_entropy(members)
     by_value = sorted(structures.items(), key=lambda item: item[1])
     return {
-        "entropy_image": _short(entropy.mean()),
-        "bald_image": _short(information.mean()),
-        "entropy_region": _short(entropy[region].mean()),
-        "bald_region": _short(information[region].mean()),
+        "entropy_image": _short(entropy.mean(dtype=np.float64)),
+        "bald_image": _short(information.mean(dtype=np.float64)),
+        "entropy_region": _short(entropy[region].mean(dtype=np.float64)),
+        "bald_region": _short(information[region].mean(dtype=np.float64)),
         "foreground_voxels": int(found.sum()),
         "border_voxels": int((found & ~ndimage.binary_erosion(found)).sum()),
         "structures": {
             name: {
                 "volume_ml": _short(float((labels == value).sum()) * voxel_ml),
-                "class_entropy": _short(per_class[index][region].mean()),
+                "class_entropy": _short((mean[index][region] * entropy[region]).mean(dtype=np.float64)),
             }
             for index, (name, value) in enumerate(by_value, 1)
         },
+        "entropy_slices": [_short(value) for value in entropy.mean(axis=(0, 1), dtype=np.float64)],
     }
 
 

@@ -9,6 +9,7 @@ RedraftError                     carries code, what happened, what to do, whethe
 │   └── LabelError               a returned label that is not on its image's grid or breaks a rule
 ├── StateError                   a transition that the round's table does not allow
 ├── ConflictError                another process holds what this one needs (lease, open round)
+├── TrainingError                a training that diverged or stopped before its last step
 ├── StorageError                 disk full, a file that vanished, a write that did not complete
 ├── VersioningError              git or DVC refused (remote down, push rejected)
 ├── ServiceError                 a service (MLflow, Prefect, remote) does not answer
@@ -18,6 +19,8 @@ RedraftError                     carries code, what happened, what to do, whethe
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class RedraftError(Exception):
@@ -74,10 +77,10 @@ class ExamError(RedraftError):
 
     code = "exam"
 
-    def __init__(self, what: str, do: str = "", *, rule: str, measured: dict[str, object] | None = None):
+    def __init__(self, what: str, do: str = "", *, rule: str, measured: Mapping[str, object] | None = None):
         super().__init__(what, do, code=f"{self.code}.{rule}")
         self.rule = rule
-        self.measured = measured or {}
+        self.measured = dict(measured or {})
 
 
 class GeometryError(ExamError):
@@ -99,6 +102,10 @@ class StateError(RedraftError):
 class ConflictError(RedraftError):
     code = "conflict"
     retry = True
+
+
+class TrainingError(RedraftError):
+    code = "training"
 
 
 class StorageError(RedraftError):

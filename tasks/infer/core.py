@@ -54,12 +54,17 @@ def infer_exams(
                     rule="altered",
                 )
             image = read_volume(exam.image)
+            prediction = predict(
+                ensemble,
+                image,
+                overlap=config.overlap,
+                batch_size=config.batch_size,
+                threads=threads,
+                precision=precision,
+            )
         except ExamError as error:
             failed(exam.exam_id, error)
             continue
-        prediction = predict(
-            ensemble, image, overlap=config.overlap, batch_size=config.batch_size, threads=threads, precision=precision
-        )
         path = draft_path(exam.exam_id, ensemble.digest)
         write_volume(root / path, image.like(prediction.labels))
         yield Draft(exam.exam_id, ensemble.digest, path, sha256_file(root / path), prediction.scores)

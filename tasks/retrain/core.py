@@ -14,6 +14,7 @@ from models.plan import Plan, make_plan, take_fingerprint
 from models.training import train_member
 from redraft.config.schema import Config
 from redraft.digest import sha256_json
+from redraft.errors import StateError
 from redraft.volumes import read_volume
 
 Progress = Callable[[int, int, int, float], None]  # member, step, steps, loss
@@ -52,8 +53,24 @@ def retrain(
     """Train `config.train.members` networks and write their package.
 
     Exams are taken in the order of their ids, whatever order they come in. An interrupted training goes on from its
-    checkpoints in `work`; members that were finished are trained to their last step again from the last checkpoint.
+    checkpoints in `work`; finished members are read from theirs.
+
+    Raises
+    ------
+    StateError
+        No training exam, or project.yaml asks for another network or other structures than the frozen plan.
+    IntegrityError, LabelError, ReadError
+        A file that is not what its record says, or a label that does not fit its exam; the exam is named.
     """
+    if not training:
+        raise StateError("There is no labelled exam to train on.", "Wait for readers' work.")
+    changed = plan.differences(config.train, config.labels)
+    if changed:
+        raise StateError(
+            f"The training plan was frozen in the first round; project.yaml differs from it: {'; '.join(changed)}.",
+            "Put project.yaml back, or begin a new project: models of different plans are not comparable.",
+            code="state.plan_frozen",
+        )
     ordered = sorted(training, key=lambda exam: exam.exam_id)
     arrays = prepare(ordered, plan, cache)
     checks = prepare(sorted(validation, key=lambda exam: exam.exam_id), plan, cache)
