@@ -1,6 +1,6 @@
-"""Truth as RTSTRUCT whose contours give back the voxel truth exactly.
+"""Truth as RTSTRUCT (PS3.3 A.19) whose contours give back the voxel truth exactly.
 
-Contours run along pixel edges, so that a voxel's centre is never on one; outer borders and holes are contours of their
+Contours run along pixel edges, so that no voxel's centre is ever on one; outer borders and holes are contours of their
 own and combine by the even-odd rule.
 """
 
@@ -13,38 +13,49 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from redraft.phantom.series import Uids, image_reference, image_references
+
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
-CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
+STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
+COLOURS = ([0, 200, 120], [230, 60, 60], [80, 120, 255], [240, 200, 40])
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Closed pixel-edge outlines of a 2D mask, each an array (N, 2) in pixel coordinates (corners at half-integers)."""
-    padded = np.pad(mask, 1)
+    """Trace the pixel edges between inside and outside.
+
+    Parameters
+    ----------
+    mask : bool, shape (I, J)
+
+    Returns
+    -------
+    list of float64 arrays, shape (N, 2)
+        Closed loops (first point not repeated), corners at half-integer pixel coordinates. A pixel is inside where its
+        centre lies in an odd number of loops.
+    """
+    padded = np.pad(np.asarray(mask, dtype=np.int8), 1)
     following: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # Each edge between inside and outside, directed so that the inside lies on one hand.
-    for axis, flip in ((0, False), (1, True)):
-        change = np.diff(padded.astype(np.int8), axis=axis)
-        for i, j in np.argwhere(change != 0):
-            up = change[i, j] > 0
-            if axis == 0:
-                a, b = (int(i), int(j) - 1), (int(i), int(j))
-            else:
-                a, b = (int(i) - 1, int(j)), (int(i), int(j))
-            if up != flip:
+    # Each edge is directed so that the inside lies on one hand: as many edges leave a corner as arrive there, hence
+    # walking on always closes a loop.
+    for axis in (0, 1):
+        change = np.diff(padded, axis=axis)
+        for i, j in np.argwhere(change).tolist():
+            a, b = ((i, j - 1), (i, j)) if axis == 0 else ((i, j), (i - 1, j))
+            if change[i, j] < 0:
                 a, b = b, a
             following.setdefault(a, []).append(b)
     loops = []
     while following:
-        start = min(following)
-        loop, here = [start], start
+        start = here = min(following)
+        loop = []
         while True:
+            loop.append(here)
             nexts = following[here]
             there = nexts.pop()
             if not nexts:
                 del following[here]
             if there == start:
                 break
-            loop.append(there)
             here = there
         points = np.array(loop, dtype=float)
         before, after = np.roll(points, 1, axis=0), np.roll(points, -1, axis=0)
@@ -54,61 +65,49 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
 
 
 def build_rtstruct(
-    base: Dataset,
+    header: Dataset,
     labels: NDArray[np.uint8],
     structures: Mapping[str, int],
-    affine_lps: NDArray[np.float64],
-    instances: list[str],
-    uids: Mapping[str, str],
+    affine: NDArray[np.float64],
+    uids: Uids,
 ) -> Dataset:
-    """A structure set over one series.
+    """A structure set over one series; structures that are absent from the labels get no ROI.
 
     Parameters
     ----------
-    base : Dataset
-        Patient and study attributes to carry over.
-    affine_lps : ndarray, shape (4, 4)
+    header : Dataset
+        Patient, study and equipment to carry over.
+    labels : uint8, shape (I, J, K)
+    structures : mapping
+        Name to label value.
+    affine : float64, shape (4, 4)
         From (i, j, k) to LPS mm.
-    instances : list of str
-        SOP Instance UIDs of the slices, by k.
-    uids : mapping
-        `series`, `frame`, `study` of the images and `own`, `own_series` of the structure set.
     """
     dataset = Dataset()
-    dataset.update(base)
-    dataset.SOPClassUID = RTSTRUCT_CLASS
-    dataset.SOPInstanceUID = uids["own"]
-    dataset.SeriesInstanceUID = uids["own_series"]
-    dataset.Modality = "RTSTRUCT"
-    dataset.StructureSetLabel = "TRUTH"
-    dataset.StructureSetDate = base.StudyDate
-    dataset.StructureSetTime = "120000"
-    frame = Dataset()
-    frame.FrameOfReferenceUID = uids["frame"]
-    study, series = Dataset(), Dataset()
-    study.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"
-    study.ReferencedSOPInstanceUID = uids["study"]
-    series.SeriesInstanceUID = uids["series"]
-    series.ContourImageSequence = Sequence([_image(uid) for uid in instances])
-    study.RTReferencedSeriesSequence = Sequence([series])
-    frame.RTReferencedStudySequence = Sequence([study])
-    dataset.ReferencedFrameOfReferenceSequence = Sequence([frame])
+    dataset.update(header)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = RTSTRUCT_CLASS, uids.truth
+    dataset.SeriesInstanceUID, dataset.Modality, dataset.SeriesNumber = uids.truth_series, "RTSTRUCT", 4
+    dataset.FrameOfReferenceUID = uids.frame
+    dataset.InstanceNumber = 1
+    dataset.StructureSetLabel, dataset.ApprovalStatus = "TRUTH", "UNAPPROVED"
+    dataset.StructureSetDate, dataset.StructureSetTime = header.StudyDate, header.StudyTime
+    dataset.ReferencedFrameOfReferenceSequence = Sequence([_frame(uids)])
     rois, contours, observations = [], [], []
     for number, (name, value) in enumerate(structures.items(), 1):
         mask = labels == value
         if not mask.any():
             continue
         roi = Dataset()
-        roi.ROINumber, roi.ReferencedFrameOfReferenceUID = number, uids["frame"]
+        roi.ROINumber, roi.ReferencedFrameOfReferenceUID = number, uids.frame
         roi.ROIName, roi.ROIGenerationAlgorithm = name, "AUTOMATIC"
         rois.append(roi)
         item = Dataset()
-        item.ReferencedROINumber = number
-        item.ContourSequence = Sequence(_contours(mask, affine_lps, instances))
+        item.ReferencedROINumber, item.ROIDisplayColor = number, COLOURS[(number - 1) % len(COLOURS)]
+        item.ContourSequence = Sequence(_contours(mask, affine, uids))
         contours.append(item)
         observation = Dataset()
         observation.ObservationNumber = observation.ReferencedROINumber = number
-        observation.RTROIInterpretedType, observation.ROIInterpreter = "ORGAN", ""
+        observation.RTROIInterpretedType, observation.ROIInterpreter = "", ""
         observations.append(observation)
     dataset.StructureSetROISequence = Sequence(rois)
     dataset.ROIContourSequence = Sequence(contours)
@@ -116,22 +115,28 @@ def build_rtstruct(
     return dataset
 
 
-def _contours(mask: NDArray[np.bool_], affine: NDArray[np.float64], instances: list[str]) -> list[Dataset]:
+def _frame(uids: Uids) -> Dataset:
+    frame, study, series = Dataset(), Dataset(), Dataset()
+    series.SeriesInstanceUID = uids.series
+    series.ContourImageSequence = Sequence(image_references(uids.instances))
+    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = STUDY_CLASS, uids.study
+    study.RTReferencedSeriesSequence = Sequence([series])
+    frame.FrameOfReferenceUID = uids.frame
+    frame.RTReferencedStudySequence = Sequence([study])
+    return frame
+
+
+def _contours(mask: NDArray[np.bool_], affine: NDArray[np.float64], uids: Uids) -> list[Dataset]:
     result = []
-    for k in np.flatnonzero(mask.any(axis=(0, 1))):
+    for k in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
         for loop in outlines(mask[:, :, k]):
             voxels = np.c_[loop, np.full(len(loop), k), np.ones(len(loop))]
             points = (voxels @ affine.T)[:, :3]
             item = Dataset()
-            item.ContourImageSequence = Sequence([_image(instances[int(k)])])
+            item.ContourImageSequence = Sequence([image_reference(uids.instances[k])])
             item.ContourGeometricType = "CLOSED_PLANAR"
             item.NumberOfContourPoints = len(points)
-            item.ContourData = [f"{value:.4f}" for value in points.ravel()]
+            # 0.1 µm is far below half a pixel, and 16 characters (a DS) hold it for any coordinate of a body.
+            item.ContourData = [f"{value + 0.0:.4f}" for value in points.ravel().tolist()]
             result.append(item)
     return result
-
-
-def _image(uid: str) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT_CLASS, uid
-    return item
