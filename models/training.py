@@ -123,11 +123,10 @@ def fit(
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     done = _steps_done(checkpoint)
     checks = [plain_patch(exam, plan.patch) for exam in validation[:VALIDATION_EXAMS]]
-    with repeatable(accelerator == "cpu", threads), warnings.catch_warnings():
+    with repeatable(accelerator == "cpu", threads), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice about workers and loggers; nothing of ours is hidden
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((seed << 8) + member)
-            network = build_network(plan.architecture, network_arguments(plan))
+        torch.manual_seed((seed << 8) + member)
+        network = build_network(plan.architecture, network_arguments(plan))
 
         def sampler(rank: int) -> Sampler:
             return Sampler(
@@ -207,7 +206,8 @@ class _Module(pl.LightningModule):
             value = float(np.mean(self.window))
             self.window = []
             self.curve.append((step, value))
-            self.progress(step, config.steps, value)
+            if self.trainer.is_global_zero:
+                self.progress(step, config.steps, value)
         if self.checks and (step % config.validate_every == 0 or last):
             self.scores.append((step, self._score()))
         # After the curves, so that a resumed run's curves are whole too.
