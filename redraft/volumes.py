@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from isal import igzip
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from redraft.errors import LabelError, ReadError
@@ -83,7 +84,7 @@ def read_volume(path: str | Path) -> Volume:
         image = nib.load(path)
         array = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
         affine = np.asarray(image.affine, dtype=np.float64)  # type: ignore[attr-defined]
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise ReadError(
             f"{path.name} cannot be read as NIfTI ({type(error).__name__}).",
             "Export it again; it may be truncated or of another format.",

@@ -68,7 +68,7 @@ def rtstruct_masks(
     """
     names = {int(roi.ROINumber): str(roi.ROIName).strip().lower() for roi in dataset.StructureSetROISequence}
     wanted = {alias.lower(): name for name, aliases in structures.items() for alias in (name, *aliases)}
-    to_voxel = np.linalg.inv(LPS_TO_RAS @ reference.affine)
+    to_voxel = np.asarray(np.linalg.inv(LPS_TO_RAS @ reference.affine), dtype=np.float64)
     masks: dict[str, NDArray[np.bool_]] = {}
     for roi in dataset.get("ROIContourSequence", []):
         structure = wanted.get(names.get(int(roi.ReferencedROINumber), ""))

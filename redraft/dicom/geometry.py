@@ -184,5 +184,5 @@ def _near(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return float(np.linalg.norm(np.subtract(a, b))) < DUPLICATE_MM
 
 
-def _short(value: float) -> float:
+def _short(value: float | np.floating) -> float:
     return round(float(value), 5)

@@ -68,8 +68,8 @@ class Identity:
         return sorted(parts | values)
 
 
-def draw_identity(rng: np.random.Generator, number: int) -> Identity:
-    """One invented patient; `number` keeps patient ids distinct."""
+def draw_identity(rng: np.random.Generator, number: int, accession: str) -> Identity:
+    """One invented patient; `number` keeps patient ids distinct, `accession` is the order's and differs by exam."""
     sex, name = PEOPLE[int(rng.integers(len(PEOPLE)))]
     return Identity(
         name=name,
@@ -79,7 +79,7 @@ def draw_identity(rng: np.random.Generator, number: int) -> Identity:
         physician=DOCTORS[int(rng.integers(len(DOCTORS)))],
         operator="Tannenwald^Hieronymus",
         institution="St. Phantasma Teaching Hospital",
-        accession=f"ACC{int(rng.integers(10**9, 10**10))}",
+        accession=accession,
         phone=f"+00 555 {int(rng.integers(10**6, 10**7))}",
         address=f"{int(rng.integers(100, 1000))} {STREETS[int(rng.integers(len(STREETS)))]}",
         station="PHANTASMA-CT03",

@@ -94,7 +94,9 @@ def draw_kidneys(
         0 background, 1 kidney (parenchyma and cysts, without renal sinus and tumour), 2 tumour.
     """
     labels = np.zeros(grid.shape, dtype=np.uint8)
-    ill = int(subject.choice([-1, 1]))
+    # Generators of their own: with and without tumour the rest of the body is the same.
+    lesion, phase = subject.spawn(1)[0], exam.spawn(1)[0]
+    ill = int(lesion.choice([-1, 1]))
     for side in (-1, 1):
         kidney = Kidney.draw(subject, side, scale, breath)
         vessel = kidney.place(-kidney.radii[0] * 0.5, 0, 0)
@@ -104,7 +106,7 @@ def draw_kidneys(
         for _ in range(int(subject.choice([0, 1, 2], p=[0.55, 0.3, 0.15]))):
             _cyst(subject, hu, labels, grid, kidney, contrast)
         if tumor and side == ill:
-            _tumor(subject, exam, hu, labels, grid, kidney, contrast, growth)
+            _tumor(lesion, phase, hu, labels, grid, kidney, contrast, growth)
     return labels
 
 
@@ -117,15 +119,16 @@ def _parenchyma(
     u, v, w = kidney.local(part)
     ru, rv, rw = kidney.radii
     solid = (u / ru) ** 2 + (v / rv) ** 2 + (w / rw) ** 2
-    bean = solid + 0.09 * lobes < 1
+    bean = _piece(solid + 0.09 * lobes < 1)
     opening = ((u + 0.75 * ru) / (0.75 * ru)) ** 2 + (v / (0.38 * rv)) ** 2 + (w / (0.42 * rw)) ** 2
-    sinus = bean & (opening + 0.25 * calyces < 1)
+    tissue = _piece(bean & (opening + 0.25 * calyces > 1))  # no crumbs beside it
+    sinus = bean & ~tissue
     pelvis = ((u + 0.65 * ru) / (0.42 * ru)) ** 2 + (v / (0.2 * rv)) ** 2 + (w / (0.26 * rw)) ** 2 < 1
     values = contrast.kidney - np.where(solid < 0.62, np.clip(10 * papillae, 0, 18), 0.0)
     np.copyto(hu[box], values, where=bean)
     np.copyto(hu[box], SINUS_FAT, where=sinus)
     np.copyto(hu[box], URINE, where=sinus & pelvis)
-    np.copyto(labels[box], KIDNEY, where=bean & ~sinus)
+    np.copyto(labels[box], KIDNEY, where=tissue)
 
 
 def _cyst(rng: np.random.Generator, hu: Array, labels: Labels, grid: Grid, kidney: Kidney, contrast: Contrast) -> None:
@@ -139,20 +142,20 @@ def _cyst(rng: np.random.Generator, hu: Array, labels: Labels, grid: Grid, kidne
 
 
 def _tumor(
-    subject: np.random.Generator, exam: np.random.Generator, hu: Array, labels: Labels, grid: Grid, kidney: Kidney,
+    rng: np.random.Generator, phase: np.random.Generator, hu: Array, labels: Labels, grid: Grid, kidney: Kidney,
     contrast: Contrast, growth: float,
 ) -> None:  # fmt: skip
     """An irregular mass at the kidney's surface, somewhat darker than it, in one piece."""
-    radius = float(np.exp(subject.uniform(np.log(TUMOR_RADIUS[0]), np.log(TUMOR_RADIUS[1]))))
-    middle = kidney.surface_point(subject, float(subject.uniform(0.65, 1.05)))
-    stretch = subject.uniform(0.8, 1.25, 3)
-    necrotic = radius > 18 and bool(subject.random() < 0.5)
+    radius = float(np.exp(rng.uniform(np.log(TUMOR_RADIUS[0]), np.log(TUMOR_RADIUS[1]))))
+    middle = kidney.surface_point(rng, float(rng.uniform(0.65, 1.05)))
+    stretch = rng.uniform(0.8, 1.25, 3)
+    necrotic = radius > 18 and bool(rng.random() < 0.5)
     box, part = grid.near(middle, TUMOR_REACH)
-    fine, coarse = (smooth_field(subject, part, mm, middle, TUMOR_REACH) for mm in (9.0, 20.0))
+    fine, coarse = (smooth_field(rng, part, mm, middle, TUMOR_REACH) for mm in (9.0, 20.0))
     rough = 0.75 * fine + 0.65 * coarse
     shell = ellipsoid(part, middle, _times(stretch, radius * growth))
     blob = _piece(shell + 0.30 * rough < 1)
-    washout = float(exam.uniform(*TUMOR_CONTRAST))
+    washout = float(phase.uniform(*TUMOR_CONTRAST))
     np.copyto(hu[box], contrast.kidney - washout + 9 * rough, where=blob)
     np.copyto(labels[box], TUMOR, where=blob)
     if necrotic:  # a dead core belongs to the tumour

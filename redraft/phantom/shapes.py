@@ -33,8 +33,11 @@ class Grid:
     @classmethod
     def centred(cls, shape: tuple[int, int, int], spacing: Point, shift: Point = (0.0, 0.0, 0.0)) -> Grid:
         """A grid whose middle lies at `shift` in the body."""
-        axes = [(np.arange(n) - (n - 1) / 2) * step + move for n, step, move in zip(shape, spacing, shift, strict=True)]
-        return cls(axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :])
+        x, y, z = (
+            np.asarray((np.arange(n) - (n - 1) / 2) * step + move, np.float64)
+            for n, step, move in zip(shape, spacing, shift, strict=True)
+        )
+        return cls(x.reshape(-1, 1, 1), y.reshape(1, -1, 1), z.reshape(1, 1, -1))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from redraft.phantom.shapes import Array, Grid, cylinder, ellipsoid, paint, paint_tube, smooth_field
 
-FAT, MUSCLE, AIR, BONE, MARROW, DISC, CANAL = -100.0, 58.0, -1000.0, 420.0, 190.0, 75.0, 25.0
+FAT, MUSCLE, AIR, BONE, MARROW, DISC, CANAL = -100.0, 58.0, -1000.0, 420.0, 165.0, 75.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Contrast:
     def draw(cls, rng: np.random.Generator) -> Contrast:
         """The organs move together with the phase, and a little apart."""
         late = float(rng.uniform(-1, 1))
-        low = [165.0 - 18 * late, 145 + 8 * late, 108 + 5 * late, 122 + 3 * late, 172 + 12 * late, 85.0]
+        low = [152.0 - 12 * late, 140 + 6 * late, 108 + 5 * late, 120 + 3 * late, 200 + 10 * late, 80.0]
         return cls(*(float(value + move) for value, move in zip(low, rng.uniform(-6, 6, 6), strict=True)))
 
 

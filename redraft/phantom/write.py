@@ -108,7 +108,8 @@ def _write_exam(
 ) -> list[str]:  # fmt: skip
     """Write one exam; returns the identifiers planted in it."""
     subject = subject_of(number)
-    identity = draw_identity(_rng(seed, "identity", subject), subject)
+    order = f"ACC{int(_rng(seed, 'order', number).integers(10**9, 10**10))}"
+    identity = draw_identity(_rng(seed, "identity", subject), subject, order)
     uids = Uids.of(seed, number, anatomy.hu.shape[2])
     header = exam_header(identity, uids, number, number - subject)
     affine = _affine(_rng(seed, "table", number), anatomy.hu.shape, spacing)

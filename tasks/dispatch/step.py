@@ -137,8 +137,8 @@ def dispatch(project_dir: str, number: int, token: int) -> DispatchRef:
                     },
                 )
             for assignment in carried:
-                row = tx.get("assignment", assignment_id=assignment)
-                changes = {"round": number, "due_at": due, "attempt": row["attempt"] + 1}
+                attempt = tx.get("assignment", assignment_id=assignment)["attempt"] + 1
+                changes = {"round": number, "due_at": due, "attempt": attempt}
                 move_assignment(tx, assignment, AssignmentState.DISPATCHED, **changes)
 
         ref = DispatchRef(

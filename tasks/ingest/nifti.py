@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from redraft.config.schema import Ingest
 from redraft.dicom.oracle import nifti_stem
@@ -46,7 +47,7 @@ def read_nifti_exam(path: Path, config: Ingest) -> Volume:
     try:
         header = nib.load(path).header
         shape = header.get_data_shape()
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+    except (ImageFileError, OSError, EOFError, ValueError) as error:
         raise ReadError("The file cannot be read as NIfTI.", "Export it again.", rule="unreadable") from error
     if int(np.prod([max(1, n) for n in shape], dtype=np.int64)) > config.max_voxels:
         raise ReadError("The image is too large.", rule="too_large", measured={"shape": list(map(int, shape))})

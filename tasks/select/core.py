@@ -94,7 +94,7 @@ class _Budget:
 
     def __init__(self, config: Select, candidates: Sequence[Candidate]):
         self._minutes = config.budget.minutes is not None
-        self._left = float(config.budget.minutes if self._minutes else config.budget.exams or 0)
+        self._left = float(config.budget.minutes or config.budget.exams or 0)
         mean = float(np.mean([c.expected_minutes for c in candidates]))
         self.expected_count = self._left / mean if self._minutes else self._left
 
