@@ -14,12 +14,20 @@ if TYPE_CHECKING:
 
 
 def _unet(*, classes: int, channels: list[int], strides: list[list[int]]) -> torch.nn.Module:
+    """MONAI's residual U-Net, decoded into `channels[0]` features, and a 1x1x1 convolution to the classes.
+
+    Asked for the classes directly, MONAI's last decoder stage has as many features as classes, normalised per patch:
+    too few to tell two structures apart, and blind to how much of each a patch holds (one structure in three trainings
+    was never learnt, see docs/results/network.md).
+    """
+    import torch
     from monai.networks.nets import UNet
 
-    return UNet(
-        spatial_dims=3, in_channels=1, out_channels=classes, channels=channels, strides=strides, kernel_size=3,
+    features = UNet(
+        spatial_dims=3, in_channels=1, out_channels=channels[0], channels=channels, strides=strides, kernel_size=3,
         num_res_units=1, norm=("instance", {"affine": True}), act="LEAKYRELU",
     )  # fmt: skip
+    return torch.nn.Sequential(features, torch.nn.LeakyReLU(), torch.nn.Conv3d(channels[0], classes, 1))
 
 
 ARCHITECTURES: dict[str, Callable[..., Any]] = {"unet": _unet}

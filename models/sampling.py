@@ -158,7 +158,7 @@ def _box(array: NDArray, start: NDArray[np.int_], size: Sequence[int], outside: 
     wanted = [np.arange(first, first + count) for first, count in zip(start, size, strict=True)]
     held = [np.clip(places, 0, length - 1) for places, length in zip(wanted, array.shape, strict=True)]
     box = np.ascontiguousarray(array[tuple(slice(int(places[0]), int(places[-1]) + 1) for places in held)])
-    if box.shape == tuple(size):
+    if all(np.array_equal(a, b) for a, b in zip(wanted, held, strict=True)):
         return box
     for axis, places in enumerate(held):
         box = box.take(places - places[0], axis=axis)

@@ -135,7 +135,7 @@ class Train(Section):
     members: Annotated[int, Field(ge=1, le=16)] = 2
     steps: Annotated[int, Field(ge=1)] = 400
     batch_size: Annotated[int, Field(ge=1)] = 4
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=8)] = (16, 32, 64, 128)
     patch: tuple[int, int, int] | None = None  # planned from the fingerprint when omitted
     spacing_mm: tuple[float, float, float] | None = None  # median spacing when omitted
