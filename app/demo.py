@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
             run_rounds(str(project.root), number)
     say("done")
     print_status(project_status(project))
-    from tasks.account.step import reports
+    from tasks.account.records import reports
 
     for report in reports(project):
         print_report(report.model_dump(mode="json"))

@@ -10,7 +10,7 @@ from typing import Any
 from redraft import rounds
 from redraft.errors import UsageError
 from redraft.project import Project
-from tasks.ingest.step import take_in as take_in_exams
+from tasks.ingest.admit import take_in as take_in_exams
 
 
 def take_in(project: Project, paths: Sequence[Path] | None) -> list[dict[str, Any]]:

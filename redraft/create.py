@@ -61,40 +61,40 @@ def create_project(
         ensure_keys(project)
     for folder in (project.state, project.data, project.root / "rounds"):
         folder.mkdir(parents=True, exist_ok=True)
-    if not (project.state / "ledger.db").exists():
-        keys = project.keys
-        card = project.rates
-        content = card.model_dump(mode="json")
-        ledger = Ledger.create(project.ledger_url)
-        with ledger.tx("init", now) as tx:
-            if not tx.rows("project"):
+    # Made, completed after an interruption, or brought up to date.
+    ledger = Ledger.create(project.ledger_url)
+    keys = project.keys
+    card = project.rates
+    content = card.model_dump(mode="json")
+    with ledger.tx("init", now) as tx:
+        if not tx.rows("project"):
+            tx.insert(
+                "project",
+                {
+                    "project_id": sha256_json([project.config.name, keys.fingerprint])[:16],
+                    "name": project.config.name,
+                    "created_at": now,
+                    "currency": project.config.money.currency,
+                    "key_fingerprint": keys.fingerprint,
+                    "key_version": keys.version,
+                },
+            )
+            tx.insert(
+                "rate_card",
+                {
+                    "version": card.version,
+                    "sha256": sha256_json(content),
+                    "currency": card.currency,
+                    "content": content,
+                    "recorded_at": now,
+                },
+            )
+            for reader in project.config.dispatch.readers:
+                simulated = project.config.dispatch.backend == "simulated"
                 tx.insert(
-                    "project",
-                    {
-                        "project_id": sha256_json([project.config.name, keys.fingerprint])[:16],
-                        "name": project.config.name,
-                        "created_at": now,
-                        "currency": project.config.money.currency,
-                        "key_fingerprint": keys.fingerprint,
-                        "key_version": keys.version,
-                    },
+                    "reader",
+                    {"reader_id": reader.id, "role": reader.role, "simulated": simulated, "added_at": now},
                 )
-                tx.insert(
-                    "rate_card",
-                    {
-                        "version": card.version,
-                        "sha256": sha256_json(content),
-                        "currency": card.currency,
-                        "content": content,
-                        "recorded_at": now,
-                    },
-                )
-                for reader in project.config.dispatch.readers:
-                    simulated = project.config.dispatch.backend == "simulated"
-                    tx.insert(
-                        "reader",
-                        {"reader_id": reader.id, "role": reader.role, "simulated": simulated, "added_at": now},
-                    )
     git.init(root)
     dvc.init(root)
     if project.config.remote.dvc:

@@ -19,7 +19,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Cost per exam and saving per structure with intervals. Simulated and measured times are never pooled."""
-    from tasks.account.step import reports
+    from tasks.account.records import reports
 
     found = reports(open_project(project_dir), number)
     if as_json:

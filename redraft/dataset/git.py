@@ -95,6 +95,11 @@ def tag_exists(root: Path, name: str) -> bool:
     return bool(_git(root, "for-each-ref", "--format=%(refname)", f"refs/tags/{name}").strip())
 
 
+def tags(root: Path, pattern: str) -> list[str]:
+    """Names of the tags that fit a pattern such as `round-*`, sorted."""
+    return _git(root, "tag", "--list", pattern).split()
+
+
 def tag_message(root: Path, name: str) -> str:
     """The message of an annotated tag. Raises VersioningError where there is none."""
     kind = _git(root, "for-each-ref", "--format=%(objecttype)", f"refs/tags/{name}").strip()

@@ -148,6 +148,8 @@ class Ledger:
         ledger = cls(_engine(url))
         with _database_errors():
             upgrade(ledger.engine)
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).chmod(0o600)  # readers' times and decisions are not everybody's
         return ledger
 
     @classmethod

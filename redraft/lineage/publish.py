@@ -74,13 +74,21 @@ def publish_decision(ctx: Context, decision: dict[str, Any]) -> None:
 
     ctx.check_lease()
     keys = ctx.project.checked_keys
-    content = {k: decision[k] for k in ("decision_id", "round", "kind", "model_digest", "by_whom", "identity", "at")}
-    text = json.dumps(content, sort_keys=True)
+    text = decision_text(decision)
     message = f"Decision about round {decision['round']}\n\n{text}\nsignature: {keys.sign(text.encode())}"
-    publish_records(
-        ctx.project.root, [], "", {f"decision-{decision['round']:04d}": message}, ctx.project.config.remote.git
-    )
+    publish_records(ctx.project.root, [], "", {decision_tag(decision): message}, ctx.project.config.remote.git)
     if decision["kind"] == "approve":
         model = ctx.ledger.one("model", model_digest=decision["model_digest"])
         assert model is not None
-        Registry(ctx.project.tracking_uri, ctx.project.state).set_alias(model["name"], "champion", model["version"])
+        Registry(ctx.project.tracking_uri, ctx.project.state).reconcile(model["name"], "champion", model["version"])
+
+
+def decision_tag(decision: dict[str, Any]) -> str:
+    """The tag that carries a decision."""
+    return f"decision-{decision['round']:04d}"
+
+
+def decision_text(decision: dict[str, Any]) -> str:
+    """What is signed of a decision: one line of JSON. The reason stays in the ledger, it may hold free text."""
+    keys = ("decision_id", "round", "kind", "model_digest", "by_whom", "identity", "at")
+    return json.dumps({key: decision[key] for key in keys}, sort_keys=True)

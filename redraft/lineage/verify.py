@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from redraft.digest import sha256_bytes, sha256_file
-from redraft.errors import ModelPackageError, VersioningError
+from redraft.errors import ConfigError, ModelPackageError, VersioningError
+from redraft.ledger import RoundState
 from redraft.project import Project
 
 
@@ -56,14 +57,16 @@ def verify_project(project: Project, verify_package: Callable[[Path], str]) -> V
     for kind, count in report.checked.items():
         result.count(kind, count)
     result.broken += [Broken(item.kind, item.record, item.path, item.why) for item in report.broken]
-    checkpoints = verify_checkpoints(project.ledger, trusted_keys(project))
+    trusted = trusted_keys(project)
+    witnessed = _tagged_checkpoints(project, result)
+    checkpoints = verify_checkpoints(project.ledger, trusted, witnessed)
     for kind, count in checkpoints.checked.items():
         result.count(kind, count)
     result.broken += [Broken(item.kind, item.record, item.path, item.why) for item in checkpoints.broken]
     _files(project, result)
     _manifest(project, result)
     _locks(project, result)
-    _tags(project, result)
+    _decisions(project, result, trusted)
     _packages(project, result, verify_package)
     return result
 
@@ -72,7 +75,13 @@ def trusted_keys(project: Project) -> list[str]:
     """Public keys that verification trusts: the configured file's lines, else the key file's own."""
     chosen = project.config.security.trusted_keys
     if chosen is not None:
-        return [line.strip() for line in project.resolve(chosen).read_text().splitlines() if line.strip()]
+        try:
+            lines = project.resolve(chosen).read_text(encoding="ascii").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"security.trusted_keys: {chosen} cannot be read.", "It holds one public key (hexadecimal) per line."
+            ) from error
+        return [line.strip() for line in lines if line.strip()]
     return [project.keys.public_key]
 
 
@@ -118,10 +127,25 @@ def _manifest(project: Project, result: Verification) -> None:
         result.broken.append(
             Broken("manifest", f"round {latest['round']}", relative, "content differs from the ledger")
         )
-    entries, problems = verify_manifest(project.data)
+    entries, problems = verify_manifest(project.data, known=_known(project))
     result.count("manifest_line", entries)
     for problem in problems:
         result.broken.append(Broken("manifest_line", problem.path, f"data/{problem.path}", problem.why))
+
+
+def _known(project: Project) -> set[str]:
+    """Files below data/ that rows name, with the description beside each: they may be newer than the manifest."""
+    names = set()
+    for kind, _, path, _ in _recorded_files(project):
+        relative = PurePosixPath(path)
+        if relative.parts[0] != "data":
+            continue
+        names.add(relative)
+        if kind == "image":
+            names.add(relative.with_name("exam.json"))
+        elif kind == "label":
+            names.add(relative.with_name(relative.name.removesuffix(".nii.gz") + ".json"))
+    return {name.relative_to("data").as_posix() for name in names}
 
 
 def _locks(project: Project, result: Verification) -> None:
@@ -137,22 +161,57 @@ def _locks(project: Project, result: Verification) -> None:
             )
 
 
-def _tags(project: Project, result: Verification) -> None:
-    """Every closed round's tag must carry the checkpoint that the ledger holds for that round."""
+def _tagged_checkpoints(project: Project, result: Verification) -> list[dict[str, Any]]:
+    """The checkpoints that git's round tags carry; a closed round without its tag is broken."""
     from redraft.dataset import git
 
-    for row in project.ledger.rows("checkpoint"):
-        if row["round"] is None or not project.ledger.rows("audit_event", kind="round.published"):
-            continue
-        name = f"round-{row['round']:04d}"
+    states = {row["number"]: row["state"] for row in project.ledger.rows("round")}
+    closed = (RoundState.AWAITING_APPROVAL, RoundState.PROMOTED, RoundState.HELD)
+    tags = set(git.tags(project.root, "round-*"))
+    # A round that the ledger does not know any more still has its tag: that is how a cut ledger shows.
+    names = tags | {f"round-{number:04d}" for number, state in states.items() if state in closed}
+    witnessed = []
+    for name in sorted(names):
         result.count("tag")
+        try:
+            content = json.loads(git.tag_message(project.root, name).strip().splitlines()[-1])
+        except VersioningError as error:
+            result.broken.append(Broken("tag", name, None, error.what))
+        except (json.JSONDecodeError, IndexError):
+            result.broken.append(Broken("tag", name, None, "it carries no checkpoint"))
+        else:
+            if not isinstance(content, dict) or f"round-{content.get('round', 0):04d}" != name:
+                result.broken.append(Broken("tag", name, None, "its checkpoint is of another round"))
+            else:
+                witnessed.append(content)
+    return witnessed
+
+
+def _decisions(project: Project, result: Verification, trusted: Sequence[str]) -> None:
+    """Every decision that was carried out has a signed tag that says the same as its row, and no tag is without row."""
+    from redraft.dataset import git
+    from redraft.lineage.publish import decision_tag, decision_text
+    from redraft.security.keys import verify_signature
+
+    states = {row["number"]: row["state"] for row in project.ledger.rows("round")}
+    rows = {decision_tag(row): row for row in project.ledger.rows("decision")}
+    carried_out = {name for name, row in rows.items() if states[row["round"]] in (RoundState.PROMOTED, RoundState.HELD)}
+    for name in sorted(carried_out | set(git.tags(project.root, "decision-*"))):
+        result.count("decision_tag")
         try:
             message = git.tag_message(project.root, name)
         except VersioningError as error:
-            result.broken.append(Broken("tag", name, None, error.what))
+            result.broken.append(Broken("decision_tag", name, None, error.what))
             continue
-        if row["hash"] not in message:
-            result.broken.append(Broken("tag", name, None, "its checkpoint is not the ledger's"))
+        if name not in rows:
+            result.broken.append(Broken("decision_tag", name, None, "the ledger has no such decision"))
+            continue
+        text, _, signature = message.strip().rpartition("\nsignature: ")
+        signed = text.rpartition("\n")[2]
+        if signed != decision_text(rows[name]):
+            result.broken.append(Broken("decision_tag", name, None, "it says something else than the ledger"))
+        elif not any(verify_signature(key, signed.encode(), signature) for key in trusted):
+            result.broken.append(Broken("decision_tag", name, None, "no trusted key signed it"))
 
 
 def _packages(project: Project, result: Verification, verify_package: Callable[[Path], str]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redraft.errors import ServiceError, StorageError
+from redraft.files import atomic_path
 
 # Not for a user to choose: nothing phones home, nothing is unpickled.
 ENV = {
@@ -89,10 +90,9 @@ class Registry:
     @contextmanager
     def _reached(self) -> Iterator[None]:
         """Around every use: MLflow set up our way, and whatever it raises turned into ours."""
-        os.environ.update(ENV)
-        for name, value in DEFAULTS.items():
-            os.environ.setdefault(name, value)
+        _environment()
         self._probe()
+        ensure_store(self.uri, self.state)
         import mlflow
         from mlflow.exceptions import MlflowException
         from requests import RequestException
@@ -338,3 +338,24 @@ def _shown(uri: str) -> str:
 
 def _without_credentials(text: str) -> str:
     return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
+
+
+def _environment() -> None:
+    os.environ.update(ENV)
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def ensure_store(uri: str, state: Path) -> None:
+    """Make the database of a `sqlite:` store where there is none, whole or not at all.
+
+    MLflow would make its tables one by one and never get past a database that a killed process left half made.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.exists():
+        return
+    _environment()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with atomic_path(path) as partial:
+        SqlAlchemyStore(f"sqlite:///{partial}", str(state / "mlartifacts")).engine.dispose()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from redraft.errors import ConflictError, ServiceError
 from redraft.files import write_text
 from redraft.project import Project
+from redraft.registry.tracking import ensure_store
 
 if TYPE_CHECKING:
     import psutil
@@ -163,10 +164,12 @@ def _prefect(project: Project, port: int) -> tuple[list[str], dict[str, str], st
 
 
 def _mlflow(project: Project, port: int) -> tuple[list[str], dict[str, str], str, str]:
+    store = f"sqlite:///{project.state / 'mlflow.db'}"
+    ensure_store(store, project.state)
     url = f"http://127.0.0.1:{port}"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{project.state / 'mlflow.db'}",
+        "--backend-store-uri", store,
         "--default-artifact-root", (project.state / "mlartifacts").as_uri(),
     ]  # fmt: skip
     # The server's job runner (for evaluations by language models) is eight processes that nobody here needs.

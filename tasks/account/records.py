@@ -1,0 +1,80 @@
+"""What accounting reads from a project: its minutes, machine seconds and bytes; and the report made of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from redraft.cohort import Cohort
+from redraft.dataset.manifest import read_manifest
+from redraft.project import Project
+from redraft.rounds import get
+from tasks.account.report import CostReport, cost_reports
+from tasks.account.rows import ComputeUse, StorageUse, TimeRow
+
+
+def time_rows(project: Project) -> list[TimeRow]:
+    """Every recorded minute of the project with what accounting needs to know of it, sorted."""
+    ledger, cohort = project.ledger, Cohort(project)
+    roles = {row["reader_id"]: row["role"] for row in ledger.rows("reader")}
+    annotations = {row["annotation_id"]: row for row in ledger.rows("annotation")}
+    models = {row["draft_id"]: row["model_digest"] for row in ledger.rows("draft")}
+    found = []
+    for entry in ledger.rows("time_entry"):
+        annotation = annotations[entry["annotation_id"]]
+        work = cohort.assignments[annotation["assignment_id"]]
+        found.append(
+            TimeRow(
+                round=work["round"],
+                annotation_id=annotation["annotation_id"],
+                exam_id=work["exam_id"],
+                subject_id=cohort.exams[work["exam_id"]]["subject_id"],
+                reader_id=work["reader_id"],
+                role=roles[work["reader_id"]],
+                purpose=work["purpose"],
+                mode=work["mode"],
+                mode_probability=work["mode_probability"],
+                drafted_by=models.get(work["draft_id"]),
+                structure=entry["structure"],
+                active_minutes=entry["active_minutes"],
+                simulated=entry["simulated"],
+                worked_on=datetime.fromisoformat(annotation["received_at"]).date(),
+            )
+        )
+    return sorted(found, key=lambda row: (row.round, row.annotation_id, row.structure or ""))
+
+
+def reports(project: Project, number: int | None = None) -> tuple[CostReport, ...]:
+    """Cost reports of a project (or of one round), one per kind of times; simulated and measured are never pooled."""
+    closed = sorted({row["round"] for row in project.ledger.rows("cost_entry")})
+    wanted = [n for n in closed if number is None or n == number]
+    rows = [row for row in time_rows(project) if row.round in wanted]
+    compute: list[ComputeUse] = []
+    storage: list[StorageUse] = []
+    for entry in project.ledger.rows("cost_entry"):
+        if entry["round"] not in wanted:
+            continue
+        common: dict[str, Any] = {"round": entry["round"], "simulated": entry["simulated"]}
+        if entry["kind"] == "compute":
+            compute.append(ComputeUse(step=entry["what"], seconds=float(entry["rate"]["seconds"]), **common))
+        elif entry["kind"] == "storage":
+            storage.append(StorageUse(what=entry["what"], bytes=int(entry["rate"]["bytes"]), **common))
+    return cost_reports(
+        rows, compute, storage, project.rates, structures=[s.name for s in project.config.structures],
+        currency=project.config.money.currency, site=project.config.money.site, bootstrap=project.config.bootstrap,
+        seed=project.config.seed,
+    )  # fmt: skip
+
+
+def uses(project: Project, number: int) -> tuple[list[ComputeUse], list[StorageUse]]:
+    """Machine seconds of the round's finished steps, and the bytes it added."""
+    simulated = bool(get(project, number)["simulated"])
+    compute = [
+        ComputeUse(
+            round=number, step=f"{row['step']}/{row['step_run_id']}", seconds=row["seconds"], simulated=simulated
+        )
+        for row in project.ledger.rows("step_run", round=number)
+        if row["state"] == "done"
+    ]
+    size = sum(line["size"] for line in read_manifest(project.data) if line["round"] == number)
+    return compute, [StorageUse(round=number, what="dataset", bytes=size, simulated=simulated)]
