@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redraft.digest import sha256_json
-from redraft.errors import ConfigError, UsageError
+from redraft.errors import ConfigError, StateError, UsageError
 from redraft.files import write_text
 from redraft.project import Project
+
+if TYPE_CHECKING:
+    from redraft.config.schema import RateCard
+    from redraft.ledger import Tx
 
 TEMPLATES = ("hippocampus-mr", "kidney-ct", "sarcoma-mr")
 IGNORED = "/.redraft/\n/work/\n/data/\n"
@@ -65,7 +70,6 @@ def create_project(
     ledger = Ledger.create(project.ledger_url)
     keys = project.keys
     card = project.rates
-    content = card.model_dump(mode="json")
     with ledger.tx("init", now) as tx:
         if not tx.rows("project"):
             tx.insert(
@@ -79,16 +83,7 @@ def create_project(
                     "key_version": keys.version,
                 },
             )
-            tx.insert(
-                "rate_card",
-                {
-                    "version": card.version,
-                    "sha256": sha256_json(content),
-                    "currency": card.currency,
-                    "content": content,
-                    "recorded_at": now,
-                },
-            )
+            record_rates(tx, card, now)
             for reader in project.config.dispatch.readers:
                 simulated = project.config.dispatch.backend == "simulated"
                 tx.insert(
@@ -105,6 +100,25 @@ def create_project(
         f"Project {project.config.name} from template {template}",
     )
     return project
+
+
+def record_rates(tx: Tx, card: RateCard, now: datetime) -> None:
+    """Record a rate card's version once.
+
+    Raises StateError when rates.yaml was changed under the same version: recorded costs name it.
+    """
+    content = card.model_dump(mode="json")
+    digest = sha256_json(content)
+    known = tx.one("rate_card", version=card.version)
+    if known is None:
+        row = {"version": card.version, "sha256": digest, "currency": card.currency, "content": content}
+        tx.insert("rate_card", {**row, "recorded_at": now})
+    elif known["sha256"] != digest:
+        raise StateError(
+            f"rates.yaml was changed, and still calls itself version {card.version}.",
+            "Give the changed rate card a new `version`: recorded costs name the one they were made with.",
+            code="state.rates_changed",
+        )
 
 
 def ensure_keys(project: Project) -> None:

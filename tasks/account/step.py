@@ -7,6 +7,7 @@ from decimal import Decimal
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from redraft.create import record_rates
 from redraft.digest import sha256_json
 from redraft.ledger import Tx
 from redraft.project import Project
@@ -52,6 +53,7 @@ def account(project_dir: str, number: int, token: int) -> AccountRef:
         now = ctx.clock()
 
         def record(tx: Tx) -> None:
+            record_rates(tx, project.rates, now)
             tx.insert_many(
                 "cost_entry",
                 [
