@@ -144,6 +144,9 @@ def promote(
     approve: Annotated[bool, typer.Option("--approve/--hold", help="Promote the challenger, or keep the champion.")],
     by: Annotated[str, typer.Option(help="Who decides.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the record.")],
+    record_only: Annotated[
+        bool, typer.Option("--record-only", help="Leave acting on it to a promote_model run that waits on a server.")
+    ] = False,
     project_dir: ProjectOption = Path("."),
     as_json: JsonOption = False,
 ) -> None:
@@ -153,6 +156,12 @@ def promote(
 
     project = open_project(project_dir)
     decision = decide(project, number, approve=approve, by=by, reason=reason, now=datetime.now(UTC))
+    if record_only:
+        if as_json:
+            print_json({"round": number, "decision_id": decision})
+        else:
+            print(f"Decision {decision} is recorded. Resume the waiting run with it, or run this again without the flag.")
+        return
     with prefect_for(project):
         from flows.promote_model import promote_model
 
