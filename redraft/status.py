@@ -73,7 +73,11 @@ def _waiting(
                 out[row["reader_id"]] = out.get(row["reader_id"], 0) + 1
         for reader, count in sorted(out.items()):
             waiting.append(
-                {"who": reader, "what": f"{count} exams to segment by {live['due_at']}", "do": "work packages"}
+                {
+                    "who": reader,
+                    "what": f"{count} exams to segment by {live['due_at'][:16].replace('T', ' ')} UTC",
+                    "do": "work packages",
+                }
             )
         waiting.append(
             {"who": "operator", "what": f"round {number} awaits annotation", "do": f"redraft round close {number}"}

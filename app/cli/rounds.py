@@ -160,7 +160,9 @@ def promote(
         if as_json:
             print_json({"round": number, "decision_id": decision})
         else:
-            print(f"Decision {decision} is recorded. Resume the waiting run with it, or run this again without the flag.")
+            print(
+                f"Decision {decision} is recorded. Resume the waiting run with it, or run this again without the flag."
+            )
         return
     with prefect_for(project):
         from flows.promote_model import promote_model
