@@ -1,6 +1,6 @@
 """Campaigns on real images with SIMULATED readers: one command each; report and picture as in docs/results.
 
-python -m benchmarks.real_data hippocampus DATA [OUT]    173 NIfTI exams, three seeds
+python -m benchmarks.real_data hippocampus DATA [OUT]    173 NIfTI exams, two seeds
 python -m benchmarks.real_data sarcoma DATA [OUT]        24 DICOM series with RTSTRUCT, one seed
 
 DATA holds the folders `hippocampus` and `sts_dicom_rtstruct`. An interrupted run goes on when started again.
@@ -36,7 +36,7 @@ class Run:
 
 
 RUNS = {
-    "hippocampus": Run("hippocampus-mr", "MR", "hippocampus/imagesTr", "hippocampus", 3),
+    "hippocampus": Run("hippocampus-mr", "MR", "hippocampus/imagesTr", "hippocampus", 2),
     "sarcoma": Run("sarcoma-mr", "MR", "sts_dicom_rtstruct/dicom", "sts_dicom_rtstruct/dicom", 1),
 }
 
@@ -53,6 +53,7 @@ def main(name: str, data: Path, out: Path) -> None:
         if not folder.is_dir():
             raise SystemExit(f"{folder} is not there. DATA must hold {run.images} and {run.truth}.")
     start, report = time.perf_counter(), out / f"{name}.md"
+    resumed = " (resumed: the last part only)" if (out / f"{name}-arms").exists() else ""
     settings = {f"modalities: [{run.modalities}]": f"modalities: [{run.modalities}]\n  sources: ['{images}']"}
     base = create_project((out / name).resolve(), run.template, datetime.now(UTC), demo_keys=True, settings=settings)
     with prefect_for(base):
@@ -73,7 +74,7 @@ def main(name: str, data: Path, out: Path) -> None:
         "",
         "Expert minutes and money are SIMULATED by the effort model of redraft/reader_model; no person annotated here.",
         "",
-        f"Command: `make {name} DATA=../shared/data`. Wall-clock {seconds / 60:.1f} min on {_machine()}.",
+        f"Command: `make {name} DATA=../shared/data`. Wall-clock {seconds / 60:.1f} min{resumed} on {_machine()}.",
         "",
         f"![learning curves]({name}.png)",
         "",

@@ -67,7 +67,7 @@ def init(root: Path) -> None:
     if not config.exists():
         # `--force` empties .dvc; without a configuration there is nothing but an interrupted start in it.
         force = ["--force"] if (root / ".dvc").exists() and not (root / ".dvc" / "cache").exists() else []
-        _dvc(root, "init", "--quiet", *force)
+        _dvc(root, "init", *force)  # not --quiet: that hides why it failed
     write_text(config, CONFIG)
 
 
@@ -80,7 +80,7 @@ def set_remote(root: Path, url: str) -> None:
     if "://" not in url:
         url = str(Path(url).expanduser())
     if remote_url(root) != _resolved(root, url):
-        _dvc(root, "remote", "add", "--quiet", "--force", "--default", _REMOTE, url)
+        _dvc(root, "remote", "add", "--force", "--default", _REMOTE, url)
 
 
 def remote_url(root: Path) -> str | None:
