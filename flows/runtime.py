@@ -42,6 +42,9 @@ def prefect_for(project: Project, *, verbose: bool = False) -> Iterator[str]:
     url = api_url(project)
     os.environ.update(QUIET)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+    if not verbose:
+        # The caller says what went wrong; a server still gets the error with its trace.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if url is not None:
         os.environ["PREFECT_API_URL"] = url
     elif "prefect" not in sys.modules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from redraft.ledger import RoundState
@@ -19,9 +19,14 @@ def project_status(project: Project) -> dict[str, Any]:
     for entry in ledger.rows("time_entry"):
         assignment = assignments[annotations[entry["annotation_id"]]["assignment_id"]]
         minutes[assignment["round"]] = minutes.get(assignment["round"], 0.0) + entry["active_minutes"]
-    cost: dict[int, Decimal] = {}
+    parts: dict[tuple[int, str], Decimal] = {}
     for entry in ledger.rows("cost_entry"):
-        cost[entry["round"]] = cost.get(entry["round"], Decimal(0)) + Decimal(entry["amount"])
+        key = (entry["round"], entry["kind"])
+        parts[key] = parts.get(key, Decimal(0)) + Decimal(entry["amount"])
+    cost: dict[int, Decimal] = {}
+    for (number, _), amount in parts.items():
+        # Each part is rounded, then summed: as in the cost report, so that both name the same total.
+        cost[number] = cost.get(number, Decimal(0)) + amount.quantize(Decimal("0.01"), ROUND_HALF_EVEN)
     metrics = ledger.rows("metric", name="dice")
     versions = {row["round"]: row for row in ledger.rows("dataset_version")}
     rounds = []

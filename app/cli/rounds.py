@@ -72,7 +72,7 @@ def status(
 
     project = open_project(project_dir)
     row = rounds.get(project, number)
-    steps = project.ledger.rows("step_run", round=row["number"])
+    steps = sorted(project.ledger.rows("step_run", round=row["number"]), key=lambda step: step["started_at"])
     work = project.ledger.rows("assignment", round=row["number"])
     if as_json:
         print_json({"round": row, "steps": steps, "assignments": work})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -357,5 +358,6 @@ def ensure_store(uri: str, state: Path) -> None:
     _environment()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     with atomic_path(path) as partial:
         SqlAlchemyStore(f"sqlite:///{partial}", str(state / "mlartifacts")).engine.dispose()

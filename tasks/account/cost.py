@@ -107,6 +107,7 @@ def cases(rows: Sequence[TimeRow], card: RateCard, site: str) -> tuple[Case, ...
                 mode=first.mode,
                 weight=1.0 / (first.mode_probability or 1.0),
                 randomised=first.randomised,
+                finished=any(row.finished for row in group),
                 minutes=dict(minutes),
                 money=dict(money),
             )

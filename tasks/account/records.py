@@ -19,6 +19,7 @@ def time_rows(project: Project) -> list[TimeRow]:
     roles = {row["reader_id"]: row["role"] for row in ledger.rows("reader")}
     annotations = {row["annotation_id"]: row for row in ledger.rows("annotation")}
     models = {row["draft_id"]: row["model_digest"] for row in ledger.rows("draft")}
+    accepted = {row["assignment_id"] for row in annotations.values() if row["state"] == "valid"}
     found = []
     for entry in ledger.rows("time_entry"):
         annotation = annotations[entry["annotation_id"]]
@@ -39,6 +40,7 @@ def time_rows(project: Project) -> list[TimeRow]:
                 active_minutes=entry["active_minutes"],
                 simulated=entry["simulated"],
                 worked_on=datetime.fromisoformat(annotation["received_at"]).date(),
+                finished=annotation["assignment_id"] in accepted,
             )
         )
     return sorted(found, key=lambda row: (row.round, row.annotation_id, row.structure or ""))

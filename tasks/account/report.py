@@ -143,7 +143,7 @@ def cost_report(
     times, machine, stored = of_kind(rows, kind), of_kind(compute, kind), of_kind(storage, kind)
     entries = cost_entries(times, machine, stored, card, currency=currency, site=site)
     found = cases(times, card, site)
-    both = arms(found)
+    both = arms([case for case in found if case.finished])
     per_structure = {name: _savings(both.holding(name), name, bootstrap, seed) for name in structures}
     whole = _savings(both, None, bootstrap, seed)
     total = _total(entries, found)
@@ -160,7 +160,7 @@ def cost_report(
         break_even=_break_even(total, whole.saving),
         rounds=tuple(sorted({entry.round for entry in entries})),
         rate_card=card.version,
-        warnings=_warnings(kind, both, per_structure, whole),
+        warnings=_warnings(kind, both, per_structure, whole, sum(not case.finished for case in found)),
     )
 
 
@@ -265,17 +265,22 @@ def _total(entries: Sequence[CostEntry], found: Sequence[Case]) -> Total:
 def _per_exam(entries: Sequence[CostEntry], found: Sequence[Case], bootstrap: Bootstrap, seed: int) -> PerExam:
     """Every training exam bears its own expert cost and an equal share of reference, compute and storage.
 
-    Only expert cost varies between exams; the interval is about that, shifted by the fixed share.
+    Only expert cost varies between exams; the interval is about that, shifted by the fixed share. What was spent on
+    exams that are not finished is part of everybody's share.
     """
     exams: dict[str, list[Case]] = defaultdict(list)
+    finished = {case.exam_id for case in found if case.purpose == "training" and case.finished}
     for case in found:
-        if case.purpose == "training":
+        if case.purpose == "training" and case.exam_id in finished:
             exams[case.exam_id].append(case)
     if not exams:
-        nothing = MoneyInterval(mean=None, lo=None, hi=None, reason="no training exam", method="not_estimable")
+        nothing = MoneyInterval(mean=None, lo=None, hi=None, reason="no finished training exam", method="not_estimable")
         return PerExam(n=0, cost=nothing, expert=None, reference=None, compute=None, storage=None)
     parts = {kind: to_cent(amount / len(exams)) for kind, amount in _sums(entries).items()}
-    fixed = parts["reference"] + parts["compute"] + parts["storage"]
+    unfinished = sum((e.amount for e in entries if e.kind == "expert" and e.exam_id not in finished), Decimal(0)) / len(
+        exams
+    )
+    fixed = parts["reference"] + parts["compute"] + parts["storage"] + to_cent(unfinished)
     names = sorted(exams)
     spent = np.array([sum(sum(case.money.values()) for case in exams[name]) for name in names])
     design, label = design_of([exams[name][0] for name in names], [True] * len(names))
@@ -287,7 +292,8 @@ def _per_exam(entries: Sequence[CostEntry], found: Sequence[Case], bootstrap: Bo
         confidence=bootstrap.confidence,
         seed=seed,
     ).model_copy(update={"label": label, "p_negative": None})
-    cost = _in_money(interval, fixed).model_copy(update={"mean": parts["expert"] + fixed})
+    whole = sum(parts.values(), ZERO)
+    cost = _in_money(interval, fixed).model_copy(update={"mean": whole})
     return PerExam(n=len(exams), cost=cost, **parts)
 
 
@@ -305,7 +311,9 @@ def _break_even(total: Total, saved: MoneyInterval) -> BreakEven:
     return BreakEven(overhead=overhead, exams=exams(saved.mean), exams_at_lo=exams(saved.lo), reason=reason)
 
 
-def _warnings(kind: bool, both: Arms, per_structure: dict[str, Savings], whole: Savings) -> tuple[str, ...]:
+def _warnings(
+    kind: bool, both: Arms, per_structure: dict[str, Savings], whole: Savings, unfinished: int
+) -> tuple[str, ...]:
     found = []
     if kind:
         found.append("Times are simulated: they come from an effort model, not from people.")
@@ -313,6 +321,8 @@ def _warnings(kind: bool, both: Arms, per_structure: dict[str, Savings], whole: 
         found.append(
             "The baseline is recorded from-scratch times, not the randomised arm: exams and dates differ between arms."
         )
+    if unfinished:
+        found.append(f"{unfinished} pieces of work are not accepted yet: in the totals, not in savings and means.")
     if whole.saving_minutes.label:
         found.append("Fewer than five readers: intervals hold for these readers only.")
     for name, result in {**per_structure, "the whole exam": whole}.items():

@@ -29,6 +29,8 @@ class TimeRow(Row):
     mode_probability : probability with which this row's own mode was drawn; None where nothing was drawn.
     structure : None when minutes were kept per exam only.
     worked_on : the day whose rate applies.
+    finished : whether the work led to an accepted annotation; work that was refused and is not mended yet is paid for,
+        but says nothing about how long an exam takes.
     """
 
     round: int
@@ -44,6 +46,7 @@ class TimeRow(Row):
     structure: str | None = None
     active_minutes: Annotated[float, Field(ge=0)]
     worked_on: date
+    finished: bool = True
 
     @property
     def randomised(self) -> bool:
@@ -84,6 +87,7 @@ class Case:
     mode: str
     weight: float
     randomised: bool
+    finished: bool
     minutes: dict[str | None, float]
     money: dict[str | None, float]
 

@@ -348,3 +348,18 @@ def test_same_seed_same_report() -> None:
     one = report(two_arms())
     random.seed(2)
     assert report(two_arms()) == one
+
+
+def test_unfinished_work_is_paid_for_and_tells_no_saving() -> None:
+    """Refused work that is not mended yet is in the totals; savings and the number of exams leave it out."""
+    rows = two_arms()
+    open_work = row(99, 500.0, "from_scratch", finished=False)
+    before, after = report(rows), report([*rows, open_work])
+    assert after.exam == before.exam
+    assert after.per_exam.n == before.per_exam.n
+    assert after.total.expert > before.total.expert
+    assert after.per_exam.expert is not None
+    assert after.per_exam.cost.mean == sum(
+        (getattr(after.per_exam, kind) for kind in ("expert", "reference", "compute", "storage")), Decimal(0)
+    )
+    assert any("not accepted yet" in text for text in after.warnings)
