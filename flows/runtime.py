@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from redraft.errors import ServiceError
 from redraft.project import Project
 
 QUIET = {
@@ -54,8 +55,28 @@ def prefect_for(project: Project, *, verbose: bool = False) -> Iterator[str]:
 
     # Without a server nobody watches heartbeats, and waiting for their thread costs 0.9 s a flow.
     settings = {} if url else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    with temporary_settings(settings):
-        yield url or "in-process"
+    from httpx import HTTPError
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        with temporary_settings(settings):
+            yield url or "in-process"
+    except (PrefectHTTPStatusError, HTTPError) as error:
+        raise _prefect_failed(url, str(error).splitlines()[0]) from error
+    except RuntimeError as error:
+        if "Prefect API server" not in str(error):
+            raise
+        raise _prefect_failed(url, str(error).splitlines()[0]) from error
+
+
+def _prefect_failed(url: str | None, why: str) -> ServiceError:
+    place = f"the server at {url}" if url else "this process"
+    do = "Look at its log (`redraft up` keeps it in .redraft)" if url else "Look for a full disk or no memory left"
+    return ServiceError(
+        f"Prefect in {place} does not do it: {why}",
+        f"{do}, then run the command again; it goes on where it stopped.",
+        code="service.prefect",
+    )
 
 
 def _answers(url: str) -> bool:

@@ -93,11 +93,16 @@ def verify(project_dir: ProjectOption = Path("."), as_json: JsonOption = False) 
 
 @app.command("export")
 def export(
-    out: Annotated[Path, typer.Argument(help="File to write (JSON lines).")], project_dir: ProjectOption = Path(".")
+    out: Annotated[Path, typer.Argument(help="File to write (JSON lines).")],
+    project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
 ) -> None:
     """Write the whole audit chain as readable JSON lines."""
     from redraft.files import write_text
 
     events = sorted(open_project(project_dir).ledger.rows("audit_event"), key=lambda row: row["seq"])
     write_text(out, "".join(json.dumps(row, default=str, ensure_ascii=False) + "\n" for row in events))
+    if as_json:
+        print_json({"events": len(events), "path": str(out)})
+        return
     print(f"{len(events)} events are in {out}.")

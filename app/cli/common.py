@@ -20,9 +20,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other t
 
 def open_project(path: Path) -> Project:
     """Open the project a command works on."""
+    from redraft.errors import ConfigError
     from redraft.project import Project
 
-    return Project.open(path)
+    try:
+        return Project.open(path)
+    except OSError as error:
+        what = f"{path / 'project.yaml'} cannot be read ({error.strerror})."
+        raise ConfigError(what, "--project takes the directory that holds project.yaml.") from error
 
 
 def print_json(value: Any) -> None:

@@ -19,9 +19,13 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Cost per exam and saving per structure with intervals. Simulated and measured times are never pooled."""
+    from redraft import rounds
     from tasks.account.records import reports
 
-    found = reports(open_project(project_dir), number)
+    project = open_project(project_dir)
+    if number is not None:
+        rounds.get(project, number)
+    found = reports(project, number)
     if as_json:
         content = [item.model_dump(mode="json") for item in found]
         # One kind of times is the rule; two make a list, never a sum.

@@ -8,7 +8,7 @@ import typer
 
 from app.cli import audit, campaign, cost, key, label, model, rounds, setup, status
 from redraft import __version__
-from redraft.errors import RedraftError
+from redraft.errors import RedraftError, UsageError
 
 app = typer.Typer(
     name="redraft",
@@ -49,17 +49,25 @@ def main() -> None:
     try:
         app()
     except RedraftError as error:
-        if "--json" in sys.argv:
-            import json
-
-            print(json.dumps({"error": error.to_dict()}, ensure_ascii=False))
+        _as_json(error)
         print(f"error [{error.code}]: {error.what}", file=sys.stderr)
         if error.do:
             print(f"  → {error.do}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("Interrupted. Run the same command again: it resumes.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        # Typer itself says what was wrong with a command, and turns Ctrl-C into this exit code.
+        if end.code == UsageError.exit_code:
+            _as_json(UsageError("The command was called wrongly; standard error says how.", "See its --help."))
+        if end.code == 130:
+            print("Interrupted. Run the same command again: it resumes.", file=sys.stderr)
+        raise
+
+
+def _as_json(error: RedraftError) -> None:
+    if "--json" in sys.argv:
+        import json
+
+        print(json.dumps({"error": error.to_dict()}, ensure_ascii=False))
 
 
 if __name__ == "__main__":

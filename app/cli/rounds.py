@@ -128,14 +128,22 @@ def print_gate(number: int, gate: dict[str, Any]) -> None:
 
 
 @round_app.command("abort")
-def abort(number: Annotated[int, typer.Argument(help="Round number.")], project_dir: ProjectOption = Path(".")) -> None:
+def abort(
+    number: Annotated[int, typer.Argument(help="Round number.")],
+    project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
+) -> None:
     """Abort a round: open work is withdrawn; what readers returned stays."""
     from redraft import rounds
 
     project = open_project(project_dir)
+    rounds.get(project, number)
     now = datetime.now(UTC)
     with rounds.writer(project, lambda: datetime.now(UTC)):
         rounds.abort(project, number, now, "cli")
+    if as_json:
+        print_json({"round": number, "state": rounds.get(project, number)["state"]})
+        return
     print(f"Round {number} is aborted. Annotations that were returned are kept.")
 
 

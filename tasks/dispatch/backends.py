@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,16 +85,26 @@ class FolderBackend:
         def bad(rule: str, what: str, do: str) -> LabelError:
             return LabelError(f"Assignment {assignment}: {what}", do, rule=rule)
 
+        home = self.work.resolve() / assignment
+        for name in (RESULT, TASK, LABEL):  # a link could pass off any file of this machine as a reader's work
+            path = folder / name
+            if os.path.realpath(path) != str(home / name) or (path.exists() and not path.is_file()):
+                raise bad("link", f"{name} is a link or no plain file.", "Put the file itself into the package.")
         try:
             result = Result.model_validate(json.loads((folder / RESULT).read_text(encoding="utf-8")))
-        except (ValueError, ValidationError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             fields = ""
             if isinstance(error, ValidationError):
                 fields = f" ({', '.join('.'.join(map(str, e['loc'])) for e in error.errors()[:4])})"
             raise bad("result", f"result.json is not valid{fields}.", "See docs/readers.md for its form.") from error
-        task = Task.model_validate(json.loads((folder / TASK).read_text(encoding="utf-8")))
+        try:
+            task = Task.model_validate(json.loads((folder / TASK).read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
+            raise bad("task", "task.json is missing or was changed.", "Put it back as it was handed out.") from error
         if (result.assignment_id, result.reader_id) != (assignment, task.reader_id):
             raise bad("foreign", "result.json belongs to another assignment or reader.", "Put it where it belongs.")
+        if not set(result.minutes) <= {"exam", *(s.name for s in task.structures)}:
+            raise bad("result", "minutes name structures that task.json does not list.", "Use its names, or `exam`.")
         label = folder / LABEL
         if not label.is_file():
             raise bad("no_label", "label.nii.gz is missing.", "Save the segmentation, then write result.json.")

@@ -43,9 +43,9 @@ class Task(Form):
 class Minutes(Form):
     """Time on one structure, minutes."""
 
-    active: Annotated[float, Field(ge=0)]
-    idle: Annotated[float, Field(ge=0)] = 0.0
-    away: Annotated[float, Field(ge=0)] = 0.0
+    active: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    idle: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    away: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class Result(Form):

@@ -21,6 +21,8 @@ def make_package(work: Path, task: Task, image: Path, draft: Path | None) -> str
 
     A from-scratch package never holds a draft. Raises IntegrityError when image or draft are not what the records say.
     """
+    if (task.mode == "assisted") != (draft is not None) or (draft is None) != (task.draft_sha256 is None):
+        raise IntegrityError(f"Assignment {task.assignment_id} is {task.mode}, and its draft says otherwise.")
     digest = sha256_json(task.model_dump(mode="json"))
     target = work / task.assignment_id
     if (target / TASK).exists():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from redraft.config.schema import Select
@@ -37,8 +38,9 @@ def select(
     (controls/pool) and does not depend on the strategy; the strategy then works on the rest. Without a champion
     everything is drawn at random and from scratch.
 
-    Inclusion probabilities: exact for control and random; for weighted random the usual approximation 1−(1−w)^k; 1 for
-    greedy strategies, which leave nothing to chance.
+    Inclusion probabilities: a control's over the whole pool, a strategy's over what the controls left. Exact for
+    control and random; for weighted random approximate (see `_inclusion`); 1 for greedy strategies, which leave
+    nothing to chance.
 
     Raises
     ------
@@ -96,7 +98,8 @@ class _Budget:
         self._minutes = config.budget.minutes is not None
         self._left = float(config.budget.minutes or config.budget.exams or 0)
         mean = float(np.mean([c.expected_minutes for c in candidates]))
-        self.expected_count = self._left / mean if self._minutes else self._left
+        # Where the budget covers the whole pool, the shares are shares of the pool.
+        self.expected_count = min(self._left / mean if self._minutes else self._left, len(candidates))
 
     def spend(self, candidate: Candidate) -> bool:
         cost = candidate.expected_minutes if self._minutes else 1.0
@@ -127,14 +130,32 @@ def _by_strategy(
         keys = np.log(utilities.weights) + rng.gumbel(size=len(rest))  # weighted draw without replacement
         order = sorted(range(len(rest)), key=lambda n: -keys[n])
     taken = [n for n in order if budget.spend(candidates[rest[n]])]
+    inclusion = None if utilities.weights is None else _inclusion(utilities.weights, len(taken))
     result = []
     for n in taken:
-        if utilities.weights is None:
+        if inclusion is None:
             probability = 1.0
         elif name == "random":
             probability = len(taken) / len(rest)
         else:
-            probability = float(1 - (1 - utilities.weights[n]) ** len(taken))
+            probability = float(inclusion[n])
         score = None if name == "random" else float(utilities.order_by[n])
         result.append((rest[n], score, probability, utilities.explain(n)))
     return result
+
+
+def _inclusion(weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Inclusion probabilities of `count` successive weighted draws without replacement.
+
+    A key log(w)+Gumbel is an exponential clock of rate w; the first `count` to ring are taken. With the ringing time
+    of the last one fixed at t, each is in with 1−exp(−w·t); t is chosen so that they add up to `count`.
+    """
+    if count >= len(weights):
+        return np.ones(len(weights))
+    low, high = 0.0, 1.0
+    while -np.expm1(-weights * high).sum() < count:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if -np.expm1(-weights * middle).sum() < count else (low, middle)
+    return np.asarray(-np.expm1(-weights * high))

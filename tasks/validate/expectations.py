@@ -7,6 +7,7 @@ import, so this module imports it when it is used, once per batch, in an ephemer
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,6 +126,8 @@ def _suite(rules: Any, structures: Sequence[Structure], config: Validate) -> lis
             column="minutes", min_value=0, max_value=config.max_minutes,
             meta=meta("hard", "minutes", f"The minutes are not between 0 and {config.max_minutes:g}."),
         ),
+        # A range lets missing values through.
+        rules.ExpectColumnValuesToNotBeNull(column="minutes", meta=meta("hard", "minutes", "The minutes are missing.")),
         between(
             column="seconds", min_value=config.min_seconds,
             meta=meta("soft", "very_fast", f"Finished in under {config.min_seconds:g} s."),
@@ -162,4 +165,5 @@ def _suite(rules: Any, structures: Sequence[Structure], config: Validate) -> lis
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

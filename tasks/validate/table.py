@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from redraft.config.schema import Structure
+from redraft.errors import ReadError
 from redraft.volumes import Volume, grid_difference, read_volume
 
 
@@ -35,6 +36,9 @@ def measure(item: ReturnedLabel, structures: Sequence[Structure]) -> dict[str, A
     difference = grid_difference(image, label)
     same_grid = difference is None
     array = label.array
+    if array.dtype.kind not in "biuf":
+        what = f"Assignment {item.assignment_id}: the label holds {array.dtype} values, no numbers."
+        raise ReadError(what, "Export one integer per voxel.", rule="unreadable", measured={"type": str(array.dtype)})
     finite = bool(np.isfinite(array).all())
     integral = finite and bool((array == np.rint(array)).all())
     allowed = {0, *(s.value for s in structures)}
@@ -72,4 +76,5 @@ def _flipped(image: Volume, label: Volume) -> bool:
     """Whether the label lies on the image's grid mirrored along some axes: the classic export mistake."""
     if image.shape != label.shape:
         return False
-    return np.allclose(np.abs(image.affine[:3, :3]), np.abs(label.affine[:3, :3]), atol=1e-3)
+    ours, theirs = image.affine[:3, :3], label.affine[:3, :3]
+    return np.allclose(np.abs(ours), np.abs(theirs), atol=1e-3) and not np.allclose(ours, theirs, atol=1e-3)
