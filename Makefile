@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types layers check data bench clean
+.PHONY: help install demo test lint types layers check data bench hippocampus sarcoma clean
 
 help:
 	@echo "make demo    install, run three rounds on synthetic CT exams, print the tables   (project left in demo/)"
 	@echo "make test    install, lint, types, layers, all tests"
 	@echo "make bench   what it costs: ingest, orchestration, start-up, the demo"
+	@echo "make hippocampus sarcoma    campaigns on real images, DATA=folder: see docs/results"
 	@echo "make data    rebuild the reference dataset data/ byte for byte and check it against data.dvc"
 
 install: $(STAMP)
@@ -50,3 +51,9 @@ bench: install
 
 clean:
 	rm -rf demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Campaigns on real images with simulated readers; DATA holds the folders `hippocampus` and `sts_dicom_rtstruct`.
+DATA ?= ../shared/data
+
+hippocampus sarcoma: install
+	$(BIN)/python -m benchmarks.real_data $@ $(DATA)

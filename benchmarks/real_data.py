@@ -68,7 +68,7 @@ def main(name: str, data: Path, out: Path) -> None:
     text = StringIO()
     with redirect_stdout(text):
         print_campaign(rows, summary, base.config.money.currency)
-    draw(points, out / f"{name}.png", base.config.money.currency)
+    draw(points, out / f"{name}.png")
     lines = [
         f"# {name}: {run.template}, {', '.join(STRATEGIES)}, {ROUNDS} rounds, {run.seeds} seed{'s' * (run.seeds > 1)}",
         "",

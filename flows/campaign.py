@@ -139,7 +139,9 @@ def arm_points(project: Project, strategy: str, seed: int) -> list[Point]:
         exams += sum(
             1 for a in work.values() if a["round"] == number and a["purpose"] == "training" and a["state"] == "ACCEPTED"
         )
-        for metric in ledger.rows("metric", model_digest=row["challenger"], test_set="test", name="dice"):
+        found = ledger.rows("metric", model_digest=row["challenger"], test_set="test", name="dice")
+        order = {structure.name: place for place, structure in enumerate(project.config.structures)}
+        for metric in sorted(found, key=lambda metric: order[metric["structure"]]):
             points.append(
                 Point(
                     strategy, seed, number, exams, round(minutes, 3), money, metric["structure"], metric["mean"],

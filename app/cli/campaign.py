@@ -52,7 +52,7 @@ def campaign(
     (target / "campaign.json").write_text(
         json.dumps({"simulated": True, "summary": summary, "points": rows}, indent=1) + "\n", encoding="utf-8"
     )
-    draw(points, target / "learning_curves.png", base.config.money.currency)
+    draw(points, target / "learning_curves.png")
     if as_json:
         print_json({"simulated": True, "summary": summary, "points": rows})
         return
@@ -127,8 +127,8 @@ def print_campaign(rows: list[dict[str, Any]], summary: list[dict[str, Any]], cu
     )
 
 
-def draw(points: Sequence[Point], path: Path, currency: str) -> None:
-    """Learning curves: Dice over expert minutes, one panel per structure, one line per strategy and seed."""
+def draw(points: Sequence[Point], path: Path) -> None:
+    """Learning curves: Dice with its 95 % interval over expert minutes, a panel per structure, a line per arm."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -136,24 +136,29 @@ def draw(points: Sequence[Point], path: Path, currency: str) -> None:
 
     structures = list(dict.fromkeys(p.structure for p in points))
     strategies = list(dict.fromkeys(p.strategy for p in points))
+    seeds = sorted({p.seed for p in points})
     colours = dict(zip(strategies, ["#1b6ca8", "#c8553d", "#3c8d2f", "#7a4fa3"], strict=False))
-    figure, axes = plt.subplots(1, len(structures), figsize=(5.4 * len(structures), 4.2), squeeze=False)
+    figure, axes = plt.subplots(1, len(structures), figsize=(5.4 * len(structures), 4.4), squeeze=False, sharey=True)
     for axis, structure in zip(axes[0], structures, strict=True):
         for strategy in strategies:
-            for seed in sorted({p.seed for p in points}):
+            for seed in seeds:
                 curve = [p for p in points if (p.strategy, p.structure, p.seed) == (strategy, structure, seed)]
                 curve = sorted((p for p in curve if p.dice is not None), key=lambda p: p.round)
                 if not curve:
                     continue
-                dice = [float(p.dice or 0) for p in curve]
-                label = strategy if seed == min(p.seed for p in points) else None
-                axis.plot([p.minutes for p in curve], dice, "o-", color=colours[strategy], label=label, linewidth=1.6)
+                label = strategy if len(seeds) == 1 else f"{strategy}, seed {seed}"
+                style = ["-", "--", ":", "-."][seeds.index(seed) % 4]
+                minutes = [p.minutes for p in curve]
+                line = axis.plot(minutes, [float(p.dice or 0) for p in curve], style, color=colours[strategy],
+                                 marker="o", markersize=5, linewidth=1.5, label=label)[0]  # fmt: skip
+                known = [p for p in curve if p.lo is not None and p.hi is not None]
+                axis.vlines([p.minutes for p in known], [p.lo for p in known], [p.hi for p in known],
+                            color=line.get_color(), alpha=0.35, linewidth=1.2)  # fmt: skip
         axis.set_title(structure)
-        axis.set_xlabel("expert minutes on training exams (SIMULATED)")
-        axis.set_ylabel("mean Dice on the test set")
-        axis.set_ylim(0, 1)
+        axis.set_xlabel("expert minutes on training exams, SIMULATED")
         axis.grid(alpha=0.3)
-        axis.legend(title="strategy", loc="lower right")
+        axis.legend(loc="lower right", fontsize=8)
+    axes[0][0].set_ylabel("mean Dice on the test set, 95 % interval")
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
