@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +90,11 @@ class FolderBackend:
         home = self.work.resolve() / assignment
         for name in (RESULT, TASK, LABEL):  # a link could pass off any file of this machine as a reader's work
             path = folder / name
-            if os.path.realpath(path) != str(home / name) or (path.exists() and not path.is_file()):
+            if (
+                path.is_symlink()
+                or os.path.realpath(path) != str(home / name)
+                or (path.exists() and not path.is_file())
+            ):
                 raise bad("link", f"{name} is a link or no plain file.", "Put the file itself into the package.")
         try:
             result = Result.model_validate(json.loads((folder / RESULT).read_text(encoding="utf-8")))
@@ -109,8 +115,11 @@ class FolderBackend:
         if not label.is_file():
             raise bad("no_label", "label.nii.gz is missing.", "Save the segmentation, then write result.json.")
         try:
+            with gzip.open(label) as stream:  # to its end: only there its checksum tells a damaged copy
+                while stream.read(1 << 22):
+                    pass
             read_volume(label)
-        except ReadError as error:
+        except (ReadError, OSError, EOFError, zlib.error) as error:
             raise bad("unreadable", "label.nii.gz cannot be read.", "Save it again; it may be half copied.") from error
         return Returned(assignment, label, sha256_file(label), result)
 

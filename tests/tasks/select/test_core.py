@@ -230,7 +230,7 @@ def test_what_cannot_be_selected_is_said() -> None:
     """An empty pool, scores of another model, missing scores and a budget below one exam are refused with a remedy."""
     cases: list[tuple[list[Candidate], Select, str | None]] = [
         ([], rules(), "state.pool_empty"),
-        (pool(3) + [Candidate("old", "s", {"entropy_region": 1.0}, "b" * 64, 20.0)], rules(), "state.stale_scores"),
+        ([*pool(3), Candidate("old", "s", {"entropy_region": 1.0}, "b" * 64, 20.0)], rules(), "state.stale_scores"),
         ([Candidate("bare", "s", {}, CHAMPION, 20.0)], rules(control_share=0.0), None),
         (pool(3), rules(exams=None, minutes=19.0), None),
     ]
