@@ -156,8 +156,7 @@ def _suite(rules: Any, structures: Sequence[Structure], config: Validate) -> lis
             suite.append(
                 between(
                     column=f"{name}_ml", min_value=low, max_value=high,
-                    row_condition=None if structure.required else f"{name}_ml > 0",
-                    condition_parser=None if structure.required else "pandas",
+                    row_condition=None if structure.required else rules.row_conditions.Column(f"{name}_ml") > 0,
                     meta=meta("soft", "volume", f"The volume of {name} is not between {low:g} and {high:g} ml."),
                 )
             )  # fmt: skip
