@@ -9,9 +9,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-EXAMS, ROUNDS, SEED = 28, 3, 7
+EXAMS, ROUNDS, SEED = 34, 3, 7
 SETTINGS = {
     "modalities: [CT]": "modalities: [CT]\n  sources: [../phantom/images]",
+    "test: 0.25, min_validation: 2, min_test: 4": "test: 0.3, min_validation: 2, min_test: 8",
     "budget: {exams: 5}": "budget: {exams: 6}",
     "from_scratch_probability: 0.4": "from_scratch_probability: 0.4\n  prior_minutes: 20",
     "backend: folder": "backend: simulated",
@@ -20,7 +21,7 @@ SETTINGS = {
         "    - {id: reader-2, role: radiologist, speed: 1.3}\n"
         "    - {id: reader-3, role: radiologist, speed: 0.8, sloppiness_mm: 1.0}"
     ),
-    "train:\n  members: 2\n  steps: 400": "train:\n  channels: [16, 32, 64]\n  members: 2\n  steps: 160",
+    "train:\n  members: 2\n  steps: 400": "train:\n  channels: [16, 32, 64]\n  members: 2\n  steps: 200",
     "gate:\n": "simulation: {oracle: ../phantom/truth}\n\ngate:\n",
     "floor: {kidney: 0.6, kidney_tumor: 0.05}": "floor: {kidney: 0.6, kidney_tumor: 0.0}",
 }
