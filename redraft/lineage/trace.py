@@ -124,7 +124,7 @@ def trace(project: Project, name: str) -> dict[str, Any]:
             **(model["software"] or {}),
             "code": runs["retrain"]["inputs"]["code"] if "retrain" in runs else None,
             "seeds": model["seeds"],
-            "run_again": f"check out tag round-{number:04d}, `dvc checkout`, `redraft round close` on it",
+            "re_run": "the same data, plan, settings and seeds give the same weights (one CPU type and thread count)",
             "mlflow_run_id": model["mlflow_run_id"],
         },
         "integrity": {

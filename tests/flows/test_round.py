@@ -135,6 +135,42 @@ def test_any_change_is_found_and_named(finished: Project, tmp_path: Path, what: 
     assert code == 1 and expected in kinds, output
 
 
+@pytest.mark.parametrize("what", ["round-0001", "decision-0001", "stray", "cut"])
+def test_tags_witness_the_ledger(finished: Project, tmp_path: Path, what: str) -> None:
+    """A tag that is missing, says something else or has no round is named; so is a ledger that was cut behind it."""
+    import shutil
+    import sqlite3
+    import subprocess
+
+    root = tmp_path / "copy"
+    shutil.copytree(finished.root, root, symlinks=True)
+    shutil.copytree(finished.vault_dir, tmp_path / finished.vault_dir.name)
+
+    def git(*args: str) -> None:
+        who = ["-c", "user.name=other", "-c", "user.email=other@localhost"]
+        subprocess.run(["git", *who, *args], cwd=root, check=True, capture_output=True)
+
+    expected = {"round-0001": "tag", "decision-0001": "decision_tag", "stray": "tag", "cut": "witnessed_checkpoint"}[
+        what
+    ]
+    if what == "round-0001":
+        git("tag", "-d", what)
+    elif what == "decision-0001":
+        git("tag", "-d", what)
+        git("tag", "-a", what, "-m", "Decision about round 1")
+    elif what == "stray":
+        git("tag", "-a", "round-0009", "-m", "Round 9")
+    else:
+        with sqlite3.connect(root / ".redraft" / "ledger.db") as db:
+            for kind in ("trigger", "table"):
+                for (name,) in db.execute(f"SELECT name FROM sqlite_master WHERE type='{kind}'").fetchall():
+                    db.execute(f"DROP TRIGGER {name}" if kind == "trigger" else f"DELETE FROM {name}")
+            db.execute("INSERT INTO alembic_version VALUES ('0001')")
+    code, output = redraft(Project.open(root), "audit", "verify", "--json")
+    kinds = {item["kind"] for item in json.loads(output)["broken"]}
+    assert code == 1 and expected in kinds, output
+
+
 def test_a_second_live_round_is_refused(finished: Project) -> None:
     """The database itself refuses a second live round."""
     from datetime import UTC, datetime
