@@ -37,6 +37,14 @@ def test_the_folder_mlflow_holds_no_python() -> None:
     assert folder.is_dir() and not list(folder.rglob("*.py"))
 
 
+def test_server_settings_are_those_that_up_uses() -> None:
+    """mlflow/server.env, for a server of the hospital's own, and `redraft up` start MLflow alike."""
+    from redraft.services.local import MLFLOW_ENV
+
+    lines = (REPOSITORY / "mlflow" / "server.env").read_text(encoding="utf-8").splitlines()
+    assert dict(line.split("=", 1) for line in lines if line and not line.startswith("#")) == MLFLOW_ENV
+
+
 def test_import_mlflow_is_the_installed_package() -> None:
     """Also where the repository's root is the first place Python looks."""
     code = "import importlib.util as u, json; s = u.find_spec('mlflow'); print(json.dumps([s.origin, s.has_location]))"

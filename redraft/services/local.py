@@ -31,6 +31,13 @@ END_SECONDS = 15.0
 # ended is known to be ours even when the process that started it died before it could write a pid down.
 MARK = "REDRAFT_SERVICE_OF"
 PORTS = {"prefect": 4200, "mlflow": 5000}
+# The same as mlflow/server.env, which a server of the hospital's own takes: nothing phones home, nothing is unpickled;
+# the job runner (for evaluations by language models) is eight processes that nobody here needs.
+MLFLOW_ENV = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
 
 
 def up(project: Project) -> dict[str, Any]:
@@ -172,13 +179,7 @@ def _mlflow(project: Project, port: int) -> tuple[list[str], dict[str, str], str
         "--backend-store-uri", store,
         "--default-artifact-root", (project.state / "mlartifacts").as_uri(),
     ]  # fmt: skip
-    # The server's job runner (for evaluations by language models) is eight processes that nobody here needs.
-    env = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    return command, env, url, f"{url}/health"
+    return command, dict(MLFLOW_ENV), url, f"{url}/health"
 
 
 def _wait(project: Project, name: str, service: dict[str, Any]) -> None:
