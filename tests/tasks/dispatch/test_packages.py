@@ -62,6 +62,9 @@ def test_a_package_from_scratch_holds_no_draft(files: tuple[Path, Path], tmp_pat
     with pytest.raises(IntegrityError):
         make_package(tmp_path / "other", task(files, "from_scratch"), *files)
     with pytest.raises(IntegrityError):
+        named = task(files, "from_scratch").model_copy(update={"draft_sha256": sha256_file(files[1])})
+        make_package(tmp_path / "other", named, *files)
+    with pytest.raises(IntegrityError):
         make_package(tmp_path / "other", task(files, "assisted"), files[0], None)
     assert not (tmp_path / "other").exists()
 
