@@ -98,15 +98,11 @@ def _round(project: Path) -> str:
     )
     wall = time.perf_counter() - start
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    parts = found["parts_s"]
-    flows = found["open_s"] + found["close_s"]
-    own = parts.get("core", 0.0)
-    named = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(parts.items()) if name != "core")
-    rest = flows - sum(parts.values())
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(found["parts_s"].items()))
     return (
-        f"orchestration {flows - own:.1f} s beside {own:.1f} s of the steps' own work ({named}, Prefect and the rest "
-        f"{rest:.1f}); once per process: Prefect's start {found['prefect_start_s']:.1f} s, imports "
-        f"{found['import_s']:.1f} s; whole process {wall:.1f} s"
+        f"orchestration {found['orchestration_s']:.1f} s ({parts}) beside {found['steps_s']:.1f} s of the steps' own; "
+        f"once per process: imports {found['imports_s']:.1f} s, Prefect's start {found['prefect_start_s']:.1f} s; whole "
+        f"process {wall:.1f} s"
     )
 
 
