@@ -21,6 +21,7 @@ RedraftError                     carries code, what happened, what to do, whethe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class RedraftError(Exception):
@@ -54,9 +55,19 @@ class RedraftError(Exception):
     def __str__(self) -> str:
         return f"{self.what} {self.do}".rstrip() if self.do else self.what
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross processes; the default would call the class with `what` alone.
+        return _restored, (type(self), self.args, self.__dict__)
+
     def to_dict(self) -> dict[str, str | bool]:
         """The error as JSON for `--json` output."""
         return {"code": self.code, "what": self.what, "do": self.do, "retry": self.retry}
+
+
+def _restored(kind: type[RedraftError], args: tuple[Any, ...], state: dict[str, Any]) -> RedraftError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(RedraftError):

@@ -70,10 +70,13 @@ def draw_splits(strata: Mapping[str, str], drawn: Mapping[str, str], config: Spl
 
 
 def _interleave(waiting: dict[str, list[str]], count: int) -> Sequence[str]:
-    """Take `count` subjects, each time from the stratum with the largest share still untaken; removes what it takes."""
+    """Take `count` subjects, each time from the stratum with the largest share still untaken; removes what it takes.
+
+    Half a subject is set aside (Webster's method), else a stratum of one would always be taken whole.
+    """
     size = {stratum: len(members) for stratum, members in waiting.items()}
     taken: list[str] = []
     while len(taken) < count and any(waiting.values()):
-        stratum = max(sorted(waiting), key=lambda s: len(waiting[s]) / size[s] if size[s] else 0.0)
+        stratum = max(sorted(waiting), key=lambda s: (len(waiting[s]) - 0.5) / size[s] if waiting[s] else -1.0)
         taken.append(waiting[stratum].pop(0))
     return taken

@@ -6,14 +6,12 @@ slices. The affine maps voxel indices to patient millimetres in RAS+ (DICOM's LP
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from isal import igzip
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from redraft.errors import LabelError, ReadError
@@ -84,7 +82,7 @@ def read_volume(path: str | Path) -> Volume:
         image = nib.load(path)
         array = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
         affine = np.asarray(image.affine, dtype=np.float64)  # type: ignore[attr-defined]
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except Exception as error:  # nibabel, gzip, zlib and mmap raise unrelated types for damaged bytes
         raise ReadError(
             f"{path.name} cannot be read as NIfTI ({type(error).__name__}).",
             "Export it again; it may be truncated or of another format.",
