@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from redraft.config.schema import Config, RateCard
 from redraft.errors import ConfigError
@@ -46,6 +46,8 @@ def _load(path: Path, model: type[Model]) -> Model:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         what = f"{path.name}:{line}: not valid YAML ({error.problem})."
         raise ConfigError(what, "Check indentation and quotes.") from error
+    except YAMLError as error:
+        raise ConfigError(f"{path.name}: not valid YAML (a character that text cannot hold).", "Remove it.") from error
     if not isinstance(tree, CommentedMap):
         raise ConfigError(f"{path.name} holds no settings.", "It must be a YAML mapping; see `redraft init`.")
     try:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
 from redraft.dicom.geometry import LPS_TO_RAS
 from redraft.errors import LabelError, ReadError
@@ -31,7 +30,7 @@ def open_rtstruct(path: Path) -> pydicom.Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(path)
-    except (InvalidDicomError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # what pydicom raises for damaged bytes has no common base
         raise ReadError("A structure set cannot be read.", "Export it again.", rule="unreadable") from error
     if dataset.get("Modality") != "RTSTRUCT":
         raise ReadError("A file offered as structure set is none.", rule="not_rtstruct")
@@ -87,7 +86,12 @@ def _fill(mask: NDArray[np.bool_], contour: Any, to_voxel: NDArray[np.float64]) 
         return  # a marker, no area
     if kind not in CONTOURS:
         raise LabelError(f"A contour is {kind}, not closed and planar.", rule="open_contour", measured={"type": kind})
-    points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
+    values = np.array(contour.get("ContourData") or (), dtype=float)
+    if len(values) % 3 or not np.isfinite(values).all():
+        raise LabelError(
+            "A contour's coordinates are no points.", rule="bad_contour", measured={"numbers": len(values)}
+        )
+    points = values.reshape(-1, 3)
     if len(points) < 3:
         return
     voxels = (np.c_[points, np.ones(len(points))] @ to_voxel.T)[:, :3]

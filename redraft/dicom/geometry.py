@@ -18,6 +18,7 @@ ORIENTATION_TOLERANCE = 1e-4
 DUPLICATE_MM = 0.01
 UNEVEN_SHARE = 0.01
 TILT_DEGREES = 0.05
+SHIFT_MM = 0.1
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -74,7 +75,7 @@ def series_geometry(slices: Sequence[SliceGeometry], max_spacing_mm: float = 1e9
     GeometryError
         With rule and measured values: missing_position, missing_orientation, missing_spacing, mixed_size,
         mixed_spacing, mixed_orientation, non_orthonormal, single_slice, duplicate_positions, gantry_tilt,
-        missing_slices, uneven_spacing, spacing_too_large.
+        shifted_slices, missing_slices, uneven_spacing, spacing_too_large.
     """
     _complete(slices)
     first = slices[0]
@@ -95,6 +96,7 @@ def series_geometry(slices: Sequence[SliceGeometry], max_spacing_mm: float = 1e9
     positions = np.array([slices[n].position for n in order])
     steps = np.diff(along[list(order)])
     _tilt(positions, normal)
+    _straight(positions, normal)
     _even(steps)
     step = (positions[-1] - positions[0]) / (len(order) - 1)
     spacing = float(np.linalg.norm(step))
@@ -156,12 +158,25 @@ def _tilt(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
         )  # fmt: skip
 
 
+def _straight(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
+    """Every slice lies over the line from the first to the last one; one that was shifted in its plane does not."""
+    way = positions - positions[0]
+    share = (way @ normal) / float(way[-1] @ normal)
+    shift = way - np.outer(share, way[-1])
+    worst = float(np.linalg.norm(shift - np.outer(shift @ normal, normal), axis=1).max())
+    if worst > SHIFT_MM:
+        raise GeometryError(
+            f"A slice lies {worst:.2f} mm beside the line of the others.", "Resample it before it is offered.",
+            rule="shifted_slices", measured={"shift_mm": _short(worst)},
+        )  # fmt: skip
+
+
 def _even(steps: NDArray[np.float64]) -> None:
     median = float(np.median(steps))
     worst = float(np.abs(steps - median).max())
     if worst <= UNEVEN_SHARE * median:
         return
-    ratio = steps / steps.min()
+    ratio = steps / max(float(steps.min()), DUPLICATE_MM)
     gaps = int(np.round(ratio - 1).sum())
     if np.abs(ratio - np.round(ratio)).max() < 0.02 and float(np.mean(np.round(ratio) == 1)) > 0.5:
         raise GeometryError(

@@ -84,10 +84,10 @@ def read_slice(path: Path) -> NDArray[np.float64]:
         raise
     except (EOFError, OSError) as error:
         raise ReadError("A file of the series is truncated.", _AGAIN, rule="truncated") from error
-    except (RuntimeError, NotImplementedError, ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:  # decoders and converters raise a dozen unrelated types for wrong bytes
         syntax = "unknown"
         # The name only makes the message better; the refusal stands without it.
-        with contextlib.suppress(OSError, EOFError, AttributeError, ValueError, KeyError):
+        with contextlib.suppress(Exception):
             syntax = UID(str(pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)).name
         rule = "truncated" if "bytes" in str(error) or "length" in str(error) else "undecodable"
         measured: dict[str, object] = {"transfer_syntax": syntax, "error": type(error).__name__}

@@ -16,7 +16,7 @@ import numpy as np
 
 from redraft.config.schema import Ingest, Structure
 from redraft.dicom.geometry import SeriesGeometry, SliceGeometry, duplicates, series_geometry
-from redraft.dicom.oracle import is_label_file, is_nifti
+from redraft.dicom.oracle import is_label_file, is_nifti, nifti_stem
 from redraft.dicom.pixels import check_size, pixel_digest, read_series
 from redraft.dicom.scan import Foreign, Header, files_below, read_header
 from redraft.digest import sha256_file, sha256_json
@@ -95,12 +95,16 @@ class Intake:
                     groups.setdefault(header.text("SeriesInstanceUID"), []).append(header)
         for uid in sorted(groups):
             yield self._series(uid, groups.pop(uid))
-        images = {path.name: path for path in nifti if not is_label_file(path)}
+        images = {nifti_stem(path): path for path in nifti if not is_label_file(path)}
+        met = dict(self.known)  # two files of one name are one exam: the second never overwrites the first
         for path in nifti:
             if is_label_file(path):
-                yield label_receipt(path, images.get(path.name), self.pseudonyms)
-            else:
-                yield self._nifti(path)
+                yield label_receipt(path, images.get(nifti_stem(path)), self.pseudonyms)
+                continue
+            receipt = self._nifti(path, met)
+            if receipt.exam is not None:
+                met[receipt.series_id] = Known(receipt.exam.exam_id, receipt.exam.header_digest)
+            yield receipt
 
     # -- DICOM --------------------------------------------------------------------------------------------------------
     def _series(self, uid: str, headers: list[Header]) -> Receipt:
@@ -193,7 +197,9 @@ class Intake:
 
     def _header_digest(self, headers: Sequence[Header]) -> str:
         """Identity of a series by its instances and sizes, without reading pixels (keyed: no UID leaks through it)."""
-        return sha256_json(sorted([self.pseudonyms.uid(h.text("SOPInstanceUID")), h.size] for h in headers))
+        # A set: a further copy of an instance (another folder of the same export) changes nothing.
+        instances = {(self.pseudonyms.uid(h.text("SOPInstanceUID")), h.size) for h in headers}
+        return sha256_json(sorted(map(list, instances)))
 
     def _slices(self, headers: Sequence[Header], geometry: SeriesGeometry) -> dict[str, Any]:
         """Per-slice geometry under pseudonymous UIDs, for segmentations that refer to the images."""
@@ -216,9 +222,9 @@ class Intake:
         self.vault.put_link("series", series_id, {**identity, "folder": str(paths[0].parent)})
 
     # -- NIfTI --------------------------------------------------------------------------------------------------------
-    def _nifti(self, path: Path) -> Receipt:
+    def _nifti(self, path: Path, met: Mapping[str, Known]) -> Receipt:
         source = identify(path, self.pseudonyms)
-        known = self.known.get(source.series_id)
+        known = met.get(source.series_id)
         digest = sha256_file(path)
         if known is not None:
             same = known.header_digest == digest

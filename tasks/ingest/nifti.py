@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
 
 from redraft.config.schema import Ingest
 from redraft.dicom.oracle import nifti_stem
@@ -17,6 +17,7 @@ from redraft.volumes import Volume, grid_difference, read_volume
 from tasks.ingest.receipts import Receipt
 
 FORM_CONFLICT_MM = 0.1
+SHEAR = 1e-3  # largest cosine between two axes
 
 
 @dataclass(frozen=True)
@@ -40,30 +41,47 @@ def read_nifti_exam(path: Path, config: Ingest) -> Volume:
     Raises
     ------
     ReadError
-        Unreadable, not 3D, too large, or values that are not finite.
+        Unreadable, not 3D, too large, without voxels, or values that are no finite real numbers.
     GeometryError
-        Singular affine, or q-form and s-form that place the voxels differently.
+        Singular or sheared affine, or q-form and s-form that place the voxels differently.
     """
     try:
         header = nib.load(path).header
         shape = header.get_data_shape()
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # nibabel, gzip and zlib raise unrelated types for damaged bytes
         raise ReadError("The file cannot be read as NIfTI.", "Export it again.", rule="unreadable") from error
     if int(np.prod([max(1, n) for n in shape], dtype=np.int64)) > config.max_voxels:
         raise ReadError("The image is too large.", rule="too_large", measured={"shape": list(map(int, shape))})
     volume = read_volume(path)
+    if not volume.array.size:
+        raise ReadError("The image holds no voxels.", rule="no_voxels", measured={"shape": list(map(int, shape))})
+    volume = Volume(_storable(volume.array), volume.affine)
     if not np.isfinite(volume.array).all():
         bad = int((~np.isfinite(volume.array)).sum())
         raise ReadError("The image holds NaN or infinity.", rule="not_finite", measured={"voxels": bad})
     if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
         raise GeometryError("The affine is singular.", rule="singular_affine")
+    directions = volume.affine[:3, :3] / np.array(volume.spacing)
+    if (shear := float(np.abs(directions.T @ directions - np.eye(3)).max())) > SHEAR:
+        measured: dict[str, object] = {"cosine": round(shear, 5)}
+        raise GeometryError("The axes are not at right angles.", rule="sheared_affine", measured=measured)
     _forms_agree(header, volume)
     if max(volume.spacing) > config.max_spacing_mm:
-        measured: dict[str, object] = {"spacing_mm": [round(v, 4) for v in volume.spacing]}
+        measured = {"spacing_mm": [round(v, 4) for v in volume.spacing]}
         raise GeometryError("Voxels are too far apart.", rule="spacing_too_large", measured=measured)
-    if volume.array.dtype == np.float64:
-        return Volume(volume.array.astype(np.float32), volume.affine)
     return volume
+
+
+def _storable(array: NDArray) -> NDArray:
+    """The array in a type that every tool reads: no 64-bit integers, no doubles. ReadError for what is no number."""
+    if array.dtype.kind not in "iuf":
+        measured: dict[str, object] = {"dtype": str(array.dtype)}
+        raise ReadError("The image holds no real numbers.", rule="not_scalar", measured=measured)
+    if array.dtype.itemsize < 8:
+        return array
+    whole = array.dtype.kind != "f" and int(array.min()) >= -(2**31) and int(array.max()) < 2**31
+    with np.errstate(over="ignore"):  # what overflows is refused as not finite
+        return array.astype(np.int32 if whole else np.float32)
 
 
 def _forms_agree(header: nib.Nifti1Header, volume: Volume) -> None:
