@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -58,6 +58,13 @@ class Structure(Section):
     volume_ml: tuple[float, float] | None = None
     # ROI names of this structure in RTSTRUCT / SEG truth (case-insensitive); the structure's own name always counts.
     aliases: tuple[str, ...] = ()
+
+    @field_validator("volume_ml")
+    @classmethod
+    def _smallest_first(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError("give the smallest and the largest plausible volume, in this order")
+        return value
 
 
 class Ingest(Section):
