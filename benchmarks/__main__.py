@@ -101,8 +101,8 @@ def _round(project: Path) -> str:
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(found["parts_s"].items()))
     return (
         f"orchestration {found['orchestration_s']:.1f} s ({parts}) beside {found['steps_s']:.1f} s of the steps' own; "
-        f"once per process: imports {found['imports_s']:.1f} s, Prefect's start {found['prefect_start_s']:.1f} s; whole "
-        f"process {wall:.1f} s"
+        f"once per process: imports {found['imports_s']:.1f} s, Prefect's start {found['prefect_start_s']:.1f} s; "
+        f"whole process {wall:.1f} s"
     )
 
 

@@ -50,6 +50,8 @@ class Backend(Protocol):
 class FolderBackend:
     """Packages in a shared folder; a result.json beside label.nii.gz says that the work is finished."""
 
+    simulated = False
+
     def __init__(self, work: Path):
         self.work = work
 
@@ -111,6 +113,13 @@ class FolderBackend:
             raise bad("foreign", "result.json belongs to another assignment or reader.", "Put it where it belongs.")
         if not set(result.minutes) <= {"exam", *(s.name for s in task.structures)}:
             raise bad("result", "minutes name structures that task.json does not list.", "Use its names, or `exam`.")
+        if (task.mode == "from_scratch") != (result.verdict == "scratch"):
+            known = "scratch" if task.mode == "from_scratch" else "accept, correct or reject"
+            raise bad("result", f"verdict `{result.verdict}` does not fit an exam worked {task.mode}.", f"Say {known}.")
+        if result.verdict == "reject" and not result.reason_code:
+            raise bad("result", "a rejected draft needs a reason_code.", "Say why the draft was of no use.")
+        if (result.simulated or result.origin == "simulated") != self.simulated:
+            raise bad("result", "simulated minutes come from the simulated backend only.", "Say how they were taken.")
         label = folder / LABEL
         if not label.is_file():
             raise bad("no_label", "label.nii.gz is missing.", "Save the segmentation, then write result.json.")
@@ -126,6 +135,8 @@ class FolderBackend:
 
 class SimulatedBackend(FolderBackend):
     """Simulated readers that work on the same packages and hand in the same files as people would."""
+
+    simulated = True
 
     def __init__(
         self, work: Path, truth: Callable[[str, Volume], NDArray[np.uint8]], structures: Sequence[Structure],

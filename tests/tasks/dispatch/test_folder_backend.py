@@ -23,7 +23,7 @@ from tasks.dispatch.contract import Task, TaskStructure
 LABEL = np.zeros((9, 8, 7), np.uint8)
 LABEL[2:5, 2:6, 1:4] = 1
 GOOD: dict[str, Any] = {
-    "schema_version": 1, "assignment_id": "a", "reader_id": "reader-1", "verdict": "correct",
+    "schema_version": 1, "assignment_id": "a", "reader_id": "reader-1", "verdict": "scratch",
     "minutes": {"kidney": {"active": 6.5, "idle": 0.4}, "exam": {"active": 1.0}}, "origin": "typed",
 }  # fmt: skip
 
@@ -262,3 +262,30 @@ def test_work_sent_back_is_kept_and_explained(tmp_path: Path) -> None:
     backend.send_back("a", ["Again."])
     assert sha256_file(folder / "returned-1" / "label.nii.gz") == before
     assert (folder / "returned-2" / "label.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verdict": "correct"},
+        {"verdict": "accept"},
+        {"verdict": "reject", "reason_code": "draft_unusable"},
+        {"origin": "simulated"},
+        {"simulated": True},
+    ],
+)
+def test_results_that_contradict_the_task_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Work from scratch corrects no draft, and nobody hands in simulated minutes as a reader's own."""
+    hand_in(tmp_path, **changes)
+    items, failed = collect(tmp_path, "a")
+    assert not items and failed["a"].rule == "result"
+
+
+def test_a_rejected_draft_needs_its_reason(tmp_path: Path) -> None:
+    """Without a reason code a rejection teaches nothing."""
+    for name, reason in (("a", None), ("b", "draft_unusable")):
+        folder = hand_in(tmp_path, name, verdict="reject", reason_code=reason)
+        task = json.loads((folder / "task.json").read_text())
+        (folder / "task.json").write_text(json.dumps({**task, "mode": "assisted", "draft_sha256": "1" * 64}))
+    items, failed = collect(tmp_path, "a", "b")
+    assert [item.assignment_id for item in items] == ["b"] and failed["a"].rule == "result"

@@ -42,8 +42,9 @@ def finish(folder: Path, reader: str, **changes: Any) -> None:
     """Hand in an empty label for a package."""
     image = read_volume(folder / "image.nii.gz")
     write_volume(folder / "label.nii.gz", image.like(np.zeros(image.shape, np.uint8)))
+    verdict = "correct" if (folder / "draft.nii.gz").exists() else "scratch"
     result = {
-        "assignment_id": folder.name, "reader_id": reader, "verdict": "correct", "origin": "typed",
+        "assignment_id": folder.name, "reader_id": reader, "verdict": verdict, "origin": "typed",
         "minutes": {"kidney": {"active": 3}}, **changes,
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))

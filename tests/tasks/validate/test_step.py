@@ -30,8 +30,9 @@ def hand_in(project: Project, work: dict[str, Any], kind: str = "good", minutes:
         nib.save(nib.Nifti1Image(rgb, affine), folder / "label.nii.gz")
     else:
         write_volume(folder / "label.nii.gz", Volume(label, affine))
+    verdict = "correct" if (folder / "draft.nii.gz").exists() else "scratch"
     result = {
-        "assignment_id": folder.name, "reader_id": work["reader_id"], "verdict": "correct", "origin": "typed",
+        "assignment_id": folder.name, "reader_id": work["reader_id"], "verdict": verdict, "origin": "typed",
         "minutes": {"kidney": {"active": minutes}, "exam": {"active": 1.0, "away": 9.0}}, "remark": "Frau Mueller",
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
