@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from redraft.digest import sha256_bytes, sha256_file
 from redraft.errors import ConfigError, ModelPackageError, VersioningError
-from redraft.ledger import RoundState
+from redraft.ledger import Broken, RoundState, VerifyReport, verify_checkpoints, verify_ledger
 from redraft.project import Project
 
 
-@dataclass(frozen=True)
-class Broken:
-    """One record that is not what the ledger says: its kind, which one, where it lies, and why."""
-
-    kind: str
-    record: str
-    path: str | None
-    why: str
-
-
 @dataclass
-class Verification:
+class Verification(VerifyReport):
     """Outcome of a verification; `ok` only when nothing at all is broken."""
-
-    checked: dict[str, int] = field(default_factory=dict)
-    broken: list[Broken] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -50,19 +37,13 @@ def verify_project(project: Project, verify_package: Callable[[Path], str]) -> V
     verify_package : callable
         Takes a model package directory, returns its model digest, raises ModelPackageError.
     """
-    from redraft.ledger import verify_checkpoints, verify_ledger
-
     result = Verification()
-    report = verify_ledger(project.ledger)
-    for kind, count in report.checked.items():
-        result.count(kind, count)
-    result.broken += [Broken(item.kind, item.record, item.path, item.why) for item in report.broken]
     trusted = trusted_keys(project)
     witnessed = _tagged_checkpoints(project, result)
-    checkpoints = verify_checkpoints(project.ledger, trusted, witnessed)
-    for kind, count in checkpoints.checked.items():
-        result.count(kind, count)
-    result.broken += [Broken(item.kind, item.record, item.path, item.why) for item in checkpoints.broken]
+    for report in (verify_ledger(project.ledger), verify_checkpoints(project.ledger, trusted, witnessed)):
+        for kind, count in report.checked.items():
+            result.count(kind, count)
+        result.broken += report.broken
     _files(project, result)
     _manifest(project, result)
     _locks(project, result)
