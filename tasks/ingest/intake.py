@@ -125,6 +125,8 @@ class Intake:
             verdict, rule = ("duplicate", "known") if same else ("refused", "changed_after_admission")
             return Receipt(series_id, verdict, rule, len(headers), known.exam_id, paths=paths)  # type: ignore[arg-type]
         try:
+            for header in headers:
+                check_size([header], self.config.max_voxels)  # before duplicates are compared by their pixels
             kept, dropped = self._drop_identical(headers)
             check_size(kept, self.config.max_voxels)
             geometry = series_geometry([_geometry(header) for header in kept], self.config.max_spacing_mm)
