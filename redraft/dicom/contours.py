@@ -86,7 +86,7 @@ def _fill(mask: NDArray[np.bool_], contour: Any, to_voxel: NDArray[np.float64]) 
         return  # a marker, no area
     if kind not in CONTOURS:
         raise LabelError(f"A contour is {kind}, not closed and planar.", rule="open_contour", measured={"type": kind})
-    values = np.array(contour.get("ContourData") or (), dtype=float)
+    values = np.atleast_1d(np.array(contour.get("ContourData") or (), dtype=float))
     if len(values) % 3 or not np.isfinite(values).all():
         raise LabelError(
             "A contour's coordinates are no points.", rule="bad_contour", measured={"numbers": len(values)}
