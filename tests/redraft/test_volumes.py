@@ -55,6 +55,8 @@ def assert_readers_agree(path: Path, volume: Volume) -> None:
     assert own.array.dtype == volume.array.dtype
     for found in (own.affine, other.affine, other.header.get_qform(), other.header.get_sform()):
         np.testing.assert_allclose(found, volume.affine, atol=2e-4)
+    assert (other.header["qform_code"], other.header["sform_code"]) == (1, 1)
+    assert other.header.get_xyzt_units()[0] == "mm"
     for index in CORNERS:
         ras = (volume.affine @ [*index, 1])[:3]
         np.testing.assert_allclose(lps(itk, index), ras * [-1, -1, 1], atol=1e-3)
