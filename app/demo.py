@@ -21,7 +21,7 @@ SETTINGS = {
         "    - {id: reader-2, role: radiologist, speed: 1.3}\n"
         "    - {id: reader-3, role: radiologist, speed: 0.8, sloppiness_mm: 1.0}"
     ),
-    "train:\n  members: 2\n  steps: 400": "train:\n  channels: [16, 32, 64]\n  members: 2\n  steps: 200",
+    "train:\n  members: 2\n  steps: 400": "train:\n  channels: [16, 32, 64]\n  members: 2\n  steps: 160",
     "gate:\n": "simulation: {oracle: ../phantom/truth}\n\ngate:\n",
     "floor: {kidney: 0.6, kidney_tumor: 0.05}": "floor: {kidney: 0.6, kidney_tumor: 0.0}",
 }

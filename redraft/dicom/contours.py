@@ -1,8 +1,8 @@
 """RTSTRUCT contours to masks (PS3.3 C.8.8.6).
 
 A voxel belongs to a structure when its centre lies inside an odd number of the slice's closed contours: holes and
-keyholes come out right. Contours must lie in the image's slices and in its frame of reference; anything else is
-refused, never moved.
+keyholes come out right. Contours must lie in the image's slices; anything else is refused, never moved. That they are
+of the image's frame of reference is the caller's to see to: `TruthIndex` matches by the series that they refer to.
 """
 
 from __future__ import annotations
