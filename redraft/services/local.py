@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ from redraft.registry.tracking import ensure_store
 
 if TYPE_CHECKING:
     import psutil
+
+# How to start a service: command line, environment, URL, URL that answers when it is ready.
+Command = tuple[list[str], dict[str, str], str, str]
 
 READY_SECONDS = 120.0
 END_SECONDS = 15.0
@@ -55,28 +59,15 @@ def up(project: Project) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     with _locked(project):
         state = _load(project)
-        started: list[str] = []
-        for name, make in commands.items():
+        wanted = []
+        for name in commands:
             if elsewhere[name]:
                 answer[name] = {"url": elsewhere[name], "pid": None}
-                continue
-            if name in state and _runs(state[name]):
-                continue
-            _end(_ours(project, name))  # what an interrupted `up` left without a record
-            command, env, url, health = make(project, _free_port(PORTS[name]))
-            process = _start(project, name, command, env)
-            state[name] = {"pid": process.pid, "created": _created(process.pid), "url": url, "health": health}
-            write_text(_file(project), json.dumps(state, indent=2), mode=0o600)
-            started.append(name)
-        try:
-            for name in started:  # both at once: each takes seconds
-                _wait(project, name, state[name])
-        except BaseException:
-            for name in started:
-                _end(_ours(project, name))
-                state.pop(name)
-            write_text(_file(project), json.dumps(state, indent=2), mode=0o600)
-            raise
+            elif name not in state or not _runs(state[name]):
+                wanted.append(name)
+        if wanted:
+            with _choosing_ports():
+                _start_all(project, {name: commands[name] for name in wanted}, state)
     answer |= {name: {"url": state[name]["url"], "pid": state[name]["pid"]} for name in commands if name in state}
     return {name: answer[name] for name in commands}
 
@@ -104,6 +95,25 @@ def reachable(project: Project, name: str) -> bool:
     """Whether a service that `up` started answers."""
     service = _load(project).get(name)
     return bool(service and _runs(service) and _healthy(service["health"]))
+
+
+def _start_all(project: Project, commands: dict[str, Callable[..., Command]], state: dict[str, Any]) -> None:
+    """Start these services, all at once since each takes seconds, and wait for them; all of them run, or none."""
+    try:
+        for name, make in commands.items():
+            _end(_ours(project, name))  # what an interrupted `up` left without a record
+            command, env, url, health = make(project, _free_port(PORTS[name]))
+            process = _start(project, name, command, env)
+            state[name] = {"pid": process.pid, "created": _created(process.pid), "url": url, "health": health}
+            write_text(_file(project), json.dumps(state, indent=2), mode=0o600)
+        for name in commands:
+            _wait(project, name, state[name])
+    except BaseException:
+        for name in commands:
+            _end(_ours(project, name))
+            state.pop(name, None)
+        write_text(_file(project), json.dumps(state, indent=2), mode=0o600)
+        raise
 
 
 def _start(project: Project, name: str, command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -156,7 +166,7 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _prefect(project: Project, port: int) -> tuple[list[str], dict[str, str], str, str]:
+def _prefect(project: Project, port: int) -> Command:
     home = project.state / "prefect"
     env = {
         "PREFECT_HOME": str(home),
@@ -170,7 +180,7 @@ def _prefect(project: Project, port: int) -> tuple[list[str], dict[str, str], st
     return command, env, url, f"{url}/health"
 
 
-def _mlflow(project: Project, port: int) -> tuple[list[str], dict[str, str], str, str]:
+def _mlflow(project: Project, port: int) -> Command:
     store = f"sqlite:///{project.state / 'mlflow.db'}"
     ensure_store(store, project.state)
     url = f"http://127.0.0.1:{port}"
@@ -250,6 +260,18 @@ def _locked(project: Project) -> Iterator[None]:
                 "Another `redraft up` or `redraft down` is at work in this project.", "Wait for it to end."
             ) from error
         yield
+
+
+@contextmanager
+def _choosing_ports() -> Iterator[None]:
+    """One start of servers at a time per user of the machine: a port found free stays so until its server has it."""
+    path = Path(tempfile.gettempdir()) / f"redraft-ports-{os.getuid()}.lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _free_port(wanted: int) -> int:
