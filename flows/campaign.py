@@ -86,7 +86,9 @@ def make_arm(base: Project, out: Path, strategy: str, seed: int, oracle: Path) -
         tree["dispatch"]["backend"] = "simulated"
         if len(base.config.dispatch.readers) < len(READERS):
             tree["dispatch"]["readers"] = [dict(reader) for reader in READERS]
-        tree["ingest"]["sources"] = [str(base.resolve(path)) for path in base.config.ingest.sources]
+        tree["ingest"]["sources"] = [
+            str(base.resolve(source.path)) for source in base.config.ingest.sources if source.kind == "folder"
+        ]
         simulation = dict(tree.get("simulation") or {})
         tree["simulation"] = {**simulation, "oracle": str(oracle.resolve())}
         security = dict(tree.get("security") or {})

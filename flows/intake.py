@@ -15,7 +15,11 @@ from tasks.ingest.admit import take_in as take_in_exams
 
 def take_in(project: Project, paths: Sequence[Path] | None) -> list[dict[str, Any]]:
     """Take in the given paths, or the project's configured sources; one receipt per series or stray file."""
-    chosen = list(paths) if paths else [project.resolve(path) for path in project.config.ingest.sources]
+    chosen = (
+        list(paths)
+        if paths
+        else [project.resolve(source.path) for source in project.config.ingest.sources if source.kind == "folder"]
+    )
     if not chosen:
         raise UsageError("Nothing to take in.", "Name folders, or set ingest.sources in project.yaml.")
     for path in chosen:

@@ -6,6 +6,7 @@ RedraftError                     carries code, what happened, what to do, whethe
 ├── ExamError                    one exam or file is bad; the rest of the batch goes on
 │   ├── GeometryError            positions, orientation or spacing that would place voxels wrongly
 │   ├── ReadError                a file that is truncated, corrupt, foreign or not decodable
+│   ├── TransferError            a series that did not arrive whole, or not as its source announced it
 │   └── LabelError               a returned label that is not on its image's grid or breaks a rule
 ├── StateError                   a transition that the round's table does not allow
 ├── ConflictError                another process holds what this one needs (lease, open round)
@@ -100,6 +101,13 @@ class GeometryError(ExamError):
 
 class ReadError(ExamError):
     code = "read"
+
+
+class TransferError(ExamError):
+    """One series did not arrive whole, or not as announced; the next intake asks for it again."""
+
+    code = "transfer"
+    retry = True
 
 
 class LabelError(ExamError):

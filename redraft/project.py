@@ -137,5 +137,6 @@ class Project:
         """SHA-256 of the configuration that decides results (places and services left out)."""
         places = {"services", "remote", "security", "simulation"}
         content = self.config.model_dump(mode="json", by_alias=True, exclude=places)
-        content["ingest"].pop("sources")
+        for place in ("sources", "workers", "limits"):
+            content["ingest"].pop(place)
         return sha256_json(content)

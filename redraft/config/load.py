@@ -14,7 +14,11 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from redraft.config.schema import Config, RateCard
+from redraft.config.sources import SOURCE_KINDS
 from redraft.errors import ConfigError
+
+# Keys whose values are secrets: never shown.
+SECRETS = {"keys", "user", "password", "bearer", "access_key", "secret_key"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -76,11 +80,12 @@ def _plain(node: Any) -> Any:
 
 
 def _explain(file: str, tree: CommentedMap, model: type[BaseModel], item: Any) -> str:
-    where = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    loc = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    where = [part for n, part in enumerate(loc) if not _is_kind(loc, n)]
     dotted = ".".join(str(part) for part in where) or "(top level)"
     line = _line(tree, where)
     if item["type"] == "extra_forbidden":
-        allowed = _allowed(model, where[:-1])
+        allowed = _allowed(model, loc[:-1])
         close = difflib.get_close_matches(str(where[-1]), allowed, n=1)
         hint = f" Did you mean `{close[0]}`?" if close else ""
         return f"{file}:{line}: unknown key `{dotted}`.{hint} Allowed here: {', '.join(allowed) or 'nothing'}."
@@ -89,10 +94,18 @@ def _explain(file: str, tree: CommentedMap, model: type[BaseModel], item: Any) -
     message = item["msg"].removeprefix("Value error, ")
     shown = item["input"]
     value = f" (got {shown!r})" if isinstance(shown, (str, int, float, bool)) else ""
-    if "security" in where:
+    if item["type"] == "union_tag_invalid":
+        return f"{file}:{line}: `{dotted}`: unknown kind. Allowed: {', '.join(SOURCE_KINDS)}."
+    if "security" in where or SECRETS.intersection(map(str, where)):
         value = ""  # what stands there may be a secret
-        message += "; a literal secret is refused, give {file: PATH} or {env: NAME}" if "keys" in where else ""
+    if SECRETS.intersection(map(str, where)):
+        message = "a literal secret is refused, give {file: PATH} or {env: NAME}"
     return f"{file}:{line}: `{dotted}`: {message}{value}."
+
+
+def _is_kind(loc: Sequence[str | int], n: int) -> bool:
+    """Whether pydantic put the kind of a source at this place: it stands behind an index and is no key of the file."""
+    return n > 0 and isinstance(loc[n - 1], int) and loc[n] in SOURCE_KINDS and "sources" in loc[:n]
 
 
 def _line(tree: Any, where: Sequence[str | int]) -> int:
@@ -110,8 +123,11 @@ def _line(tree: Any, where: Sequence[str | int]) -> int:
 
 def _allowed(model: type[BaseModel], where: Sequence[str | int]) -> list[str]:
     """Names allowed at a place, found by walking the models along `where`."""
-    for part in where:
+    for n, part in enumerate(where):
         if isinstance(part, int):
+            continue
+        if _is_kind(where, n):
+            model = SOURCE_KINDS[str(part)]
             continue
         field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
         inner = _model_of(field.annotation) if field else None

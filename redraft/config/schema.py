@@ -11,26 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SecretRef(Section):
-    """Where a secret lies. A literal secret in project.yaml is refused: give `{file: PATH}` or `{env: NAME}`."""
-
-    file: Path | None = None
-    env: str | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> SecretRef:
-        if (self.file is None) == (self.env is None):
-            raise ValueError("give exactly one of `file` and `env`")
-        return self
+from redraft.config.base import SecretRef, Section
+from redraft.config.sources import AnySource
 
 
 class Modality(StrEnum):
@@ -46,6 +30,23 @@ class StructureKind(StrEnum):
     VESSEL = "vessel"
 
 
+class Code(Section):
+    """A coded concept; SCT is SNOMED CT as DICOM uses it (PS3.16)."""
+
+    value: Annotated[str, Field(min_length=1, max_length=16)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16)] = "SCT"
+    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class StructureCode(Section):
+    """Segmented property of a structure (PS3.3 C.8.20.2, PS3.16 CID 7150 and following)."""
+
+    category: Code
+    type: Code
+    region: Code | None = None
+    laterality: Code | None = None
+
+
 class Structure(Section):
     """One structure to segment and the plausibility rules of its labels."""
 
@@ -58,6 +59,8 @@ class Structure(Section):
     volume_ml: tuple[float, float] | None = None
     # ROI names of this structure in RTSTRUCT / SEG truth (case-insensitive); the structure's own name always counts.
     aliases: tuple[str, ...] = ()
+    # What it is in coded words; needed to write DICOM SEG.
+    code: StructureCode | None = None
 
     @field_validator("volume_ml")
     @classmethod
@@ -67,14 +70,55 @@ class Structure(Section):
         return value
 
 
+class Limits(Section):
+    """What one file or series may ask for before it is refused: files are not to be trusted before they are read."""
+
+    # Time for one series (or one header), and memory of the process that reads it.
+    seconds: Annotated[float, Field(gt=0)] = 120.0
+    memory_mb: Annotated[int, Field(ge=512)] = 6144
+    # Depth of sequences inside sequences, and elements of one file.
+    nesting: Annotated[int, Field(ge=1, le=200)] = 24
+    elements: Annotated[int, Field(ge=1000)] = 500_000
+    # Bytes that an archive may unpack to.
+    archive_mb: Annotated[int, Field(ge=1)] = 20_480
+
+
 class Ingest(Section):
-    # Folders that every round looks into; further ones can be named to `redraft ingest`.
-    sources: tuple[Path, ...] = ()
+    # Places that every round looks into; further folders can be named to `redraft ingest`.
+    sources: tuple[AnySource, ...] = ()
     modalities: tuple[Modality, ...]
     # Series marked DERIVED\\SECONDARY (crops, converted units) are set aside unless the project wants them.
     accept_secondary: bool = False
+    # What to do with volumes that no single affine describes; resampling is linear and recorded in exam.json.
+    gantry_tilt: Literal["refuse", "resample"] = "refuse"
+    uneven_spacing: Literal["refuse", "resample"] = "refuse"
     max_spacing_mm: Annotated[float, Field(gt=0)] = 20.0
     max_voxels: Annotated[int, Field(gt=0)] = 600_000_000
+    # Processes that read series side by side; one per core when omitted.
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _source_names_differ(self) -> Ingest:
+        names = [source.name for source in self.sources if source.kind != "folder"]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two sources share one name: {names}")
+        return self
+
+
+class Deid(Section):
+    """De-identification: PS3.15 Annex E basic profile, and the options (E.3) that this project chooses."""
+
+    # Options by their names in PS3.15 E.3; `modified_dates` shifts every date of a subject by one number of days.
+    retain: tuple[Literal["device", "patient_characteristics", "longitudinal_modified_dates"], ...] = (
+        "device",
+        "patient_characteristics",
+        "longitudinal_modified_dates",
+    )
+    # Dates move back by up to this many days, the same for all exams of a subject.
+    max_shift_days: Annotated[int, Field(ge=1, le=36_500)] = 3650
+    # Modalities whose pixels can carry burned-in text: set aside into the vault unseen.
+    quarantine_modalities: tuple[str, ...] = ("US", "XA", "RF", "SC", "OT", "ES", "GM", "XC", "DX", "CR", "MG")
 
 
 class Splits(Section):
@@ -249,6 +293,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 20261121
     structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
     ingest: Ingest
+    deid: Deid = Deid()
     splits: Splits = Splits()
     select: Select
     dispatch: Dispatch

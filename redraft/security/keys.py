@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from redraft.config.schema import SecretRef
+from redraft.config.base import SecretRef
 from redraft.digest import sha256_bytes
 from redraft.errors import SecurityError
 from redraft.files import sync_directory

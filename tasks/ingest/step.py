@@ -43,7 +43,12 @@ def ingest(project_dir: str, number: int, token: int) -> IngestRef:
 
     def body() -> Done:
         with ctx.timings.part("core"):
-            take_in(project, [project.resolve(path) for path in config.ingest.sources], ctx.clock(), "ingest")
+            take_in(
+                project,
+                [project.resolve(source.path) for source in config.ingest.sources if source.kind == "folder"],
+                ctx.clock(),
+                "ingest",
+            )
         cohort = Cohort(project)
         if UNDRAWN in cohort.split.values() or not cohort.exams_in(POOL):
             raise StateError(

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from redraft.config.schema import SecretRef
+from redraft.config.base import SecretRef
 from redraft.errors import SecurityError
 from redraft.security.keys import PURPOSES, KeyRing, check_fingerprint, resolve_keys, verify_signature
 

@@ -1,0 +1,91 @@
+"""What every source of exams does: discover → fetch → acknowledge.
+
+A source is asked what it holds (no pixel is read for that), gives one series at a time into a folder, and is told what
+became of it. An interrupted fetch goes on where it stopped; what did not arrive whole is never handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from redraft.config.base import SecretRef
+    from redraft.security.pseudonyms import Pseudonyms
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One series that a source holds, before anything of it was fetched.
+
+    Attributes
+    ----------
+    series_id : str
+        Pseudonym of the series; of the path for a file that belongs to none.
+    version : str
+        Digest that changes when what the source holds of this series changes. Keyed where it is made from identifiers.
+    files : int
+        Instances or files that the source announces; 0 where it does not say.
+    handle : object
+        What the source itself needs to fetch it. May hold clear identifiers: never stored, logged or shown.
+    refused : str, optional
+        Rule by which this is refused without being fetched (a file that is no DICOM, say).
+    shown : tuple of str
+        Where it lies, in clear, for the terminal of the person who called; nowhere else.
+    """
+
+    series_id: str
+    version: str
+    files: int
+    handle: Any = field(repr=False, default=None)
+    refused: str | None = None
+    shown: tuple[str, ...] = field(repr=False, default=())
+
+
+class Source(Protocol):
+    """A place that exams come from."""
+
+    name: str
+
+    def discover(self) -> Iterator[Offer]:
+        """Every series the source holds that is wanted, each once.
+
+        Raises ServiceError (naming the source, never a patient) when it does not answer after the configured retries.
+        """
+        ...
+
+    def fetch(self, offer: Offer, folder: Path) -> Sequence[Path]:
+        """Bring the files of one series into `folder` and return their paths, complete and closed.
+
+        `folder` is this offer's own and outlives interruptions: files that are whole there already are not fetched
+        again. Files are named by pseudonyms. Sources whose files lie on this machine return those and leave `folder`
+        empty. Raises TransferError when fewer, more or other instances arrive than announced; ServiceError when the
+        source stops answering.
+        """
+        ...
+
+    def acknowledge(self, offer: Offer, verdicts: Sequence[str]) -> None:
+        """Called once what became of the series is on record (`admitted`, `duplicate`, `quarantined`, `refused`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SourceContext:
+    """What sources need of the project.
+
+    Attributes
+    ----------
+    secret : function
+        Resolves a SecretRef to its text.
+    resolve : function
+        A path of project.yaml to an absolute path.
+    inbox : Path
+        Folder outside the project for what `redraft receive` is sent.
+    """
+
+    pseudonyms: Pseudonyms
+    secret: Callable[[SecretRef], str]
+    resolve: Callable[[str | Path], Path]
+    inbox: Path
