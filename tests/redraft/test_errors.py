@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from redraft import errors
-from redraft.errors import ExamError, GeometryError, LabelError, ReadError, RedraftError
+from redraft.errors import ExamError, GeometryError, LabelError, ReadError, RedraftError, TransferError
 
 ALL = sorted(
     (value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, RedraftError)),
@@ -69,7 +69,7 @@ def test_only_usage_ends_with_exit_code_two() -> None:
 
 def test_one_except_clause_catches_bad_exams() -> None:
     """A batch goes on after any error of one exam, and only after those."""
-    assert set(EXAM) == {ExamError, GeometryError, ReadError, LabelError}
+    assert set(EXAM) == {ExamError, GeometryError, ReadError, TransferError, LabelError}
 
 
 @pytest.mark.parametrize("kind", ALL)
