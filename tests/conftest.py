@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.servers.orthanc import Orthanc
 
 # No service may phone home from a test, and a test never picks up the developer's own project or keys.
 os.environ.update(
@@ -27,3 +32,12 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("real images are not here: ../shared/data is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """A DICOM server of this worker's own, for the whole session: `clear()` it before use. Skips where it is absent."""
+    from tests.servers.orthanc import running_orthanc
+
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
