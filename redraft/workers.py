@@ -1,0 +1,195 @@
+"""Processes that do work which must not be trusted: a job that hangs, eats memory or dies is lost, and nothing else.
+
+Each worker does one job at a time. A job over its time is ended with its process, a process that dies is replaced, and
+the caller learns which job was lost and why. Results come in the order of the jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import resource
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+from redraft.errors import RedraftError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_MB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A job without a result. `rule`: reader_died, time_limit or memory_limit."""
+
+    rule: str
+    measured: dict[str, Any]
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    number: int = -1  # of the job at hand; none: -1
+    started: float = 0.0
+    seconds: float = 0.0
+
+
+class Workers(Generic[Job, Result]):
+    """A fixed number of processes.
+
+    Parameters
+    ----------
+    count : int
+        Processes side by side; 0 does the jobs in this process, unguarded (for debugging and tests).
+    start : function, importable
+        Called once in every process with `args`; returns the function that does a job.
+    memory_mb : int
+        What a process may allocate.
+    """
+
+    def __init__(self, count: int, start: Callable[..., Callable[[Job], Result]], args: tuple, memory_mb: int):
+        # Not fork: threads of Prefect and others run in this process, and a copy could hold their locks.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([start.__module__])  # what workers import is imported once
+        self._count, self._start, self._args, self._memory_mb = count, start, args, memory_mb
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Workers[Job, Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            _end(worker)
+        self._workers = []
+
+    def map(self, jobs: Iterable[Job], seconds: Callable[[Job], float]) -> Iterator[tuple[Job, Result | Lost]]:
+        """Do the jobs; yield each with its result, in the jobs' order.
+
+        A job is taken from `jobs` when a worker is free for it, so that making jobs (fetching files) goes on while
+        others are worked. A RedraftError raised by a job is raised here.
+        """
+        if self._count == 0:
+            work = self._start(*self._args)
+            for job in jobs:
+                yield job, work(job)
+            return
+        stream = iter(jobs)
+        at_hand: dict[int, Job] = {}
+        done: dict[int, tuple[Job, Result | Lost]] = {}
+        taken = given = 0
+        more = True
+        while more or at_hand or done:
+            if given in done:
+                yield done.pop(given)
+                given += 1
+                continue
+            # Results that wait for a slower job before them are small, but a bound keeps a stuck job from piling up.
+            while more and len(at_hand) < self._count and len(done) < 64 * self._count:
+                try:
+                    job = next(stream)
+                except StopIteration:
+                    more = False
+                    break
+                self._give(taken, job, seconds(job))
+                at_hand[taken] = job
+                taken += 1
+                for number, result in self._collect(0.0):
+                    done[number] = (at_hand.pop(number), result)
+            if at_hand:
+                for number, result in self._collect(None):
+                    done[number] = (at_hand.pop(number), result)
+
+    def _give(self, number: int, job: Job, seconds: float) -> None:
+        worker = next((item for item in self._workers if item.number < 0), None) or self._new()
+        worker.number, worker.started, worker.seconds = number, time.monotonic(), seconds
+        try:
+            worker.pipe.send(job)
+        except OSError:  # it died while it was idle: the job goes to another one
+            self._workers.remove(worker)
+            _end(worker)
+            self._give(number, job, seconds)
+
+    def _new(self) -> _Worker:
+        here, there = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve, args=(there, self._start, self._args, self._memory_mb), daemon=True
+        )
+        process.start()
+        there.close()
+        worker = _Worker(process, here)
+        self._workers.append(worker)
+        return worker
+
+    def _collect(self, timeout: float | None) -> Iterator[tuple[int, Result | Lost]]:
+        """Results that are there; with timeout None, waits until at least one job ended or ran over its time."""
+        busy = [worker for worker in self._workers if worker.number >= 0]
+        if timeout is None:
+            ends = min(worker.started + worker.seconds for worker in busy)
+            timeout = max(0.0, ends - time.monotonic())
+        ready = set(wait([worker.pipe for worker in busy], timeout))
+        now = time.monotonic()
+        for worker in busy:
+            number = worker.number
+            if worker.pipe in ready:
+                try:
+                    kind, value = worker.pipe.recv()
+                except (EOFError, OSError):
+                    self._workers.remove(worker)
+                    worker.process.join()
+                    measured = {"signal": -worker.process.exitcode} if (worker.process.exitcode or 0) < 0 else {}
+                    _end(worker)
+                    yield number, Lost("reader_died", measured)
+                    continue
+                worker.number = -1
+                if kind == "error":
+                    raise value
+                yield number, value
+            elif now >= worker.started + worker.seconds:
+                self._workers.remove(worker)
+                _end(worker)
+                yield number, Lost("time_limit", {"seconds": round(worker.seconds, 1)})
+
+
+def _end(worker: _Worker) -> None:
+    with contextlib.suppress(OSError):
+        worker.pipe.close()
+    if worker.number >= 0:
+        worker.process.kill()  # in the middle of a job; files are written aside and renamed, so nothing is half there
+    worker.process.join(5)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join()
+
+
+def _serve(pipe: Connection, start: Callable[..., Callable[[Any], Any]], args: tuple, memory_mb: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; the pipe's end ends this process
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * _MB, memory_mb * _MB))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's header
+    work = start(*args)
+    while True:
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: tuple[str, Any] = ("done", work(job))
+        except MemoryError:
+            answer = ("done", Lost("memory_limit", {"memory_mb": memory_mb}))
+        except RedraftError as error:
+            answer = ("error", error)
+        except Exception as error:
+            # What other people's code says may quote a header, so only the kind of the error and the places are kept.
+            places = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)))
+            answer = ("error", RuntimeError(f"{type(error).__name__} in a worker at {places}"))
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
