@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from redraft.errors import ServiceError
 from redraft.security.pseudonyms import Pseudonyms
@@ -41,6 +43,14 @@ class _Group:
         return [Path(folder, name) for folder, names in self.names.items() for name in names]
 
 
+class _New(NamedTuple):
+    folder: str
+    name: str
+    place: bytes
+    tag: bytes
+    stamp: str
+
+
 class FolderSource:
     """DICOM series and NIfTI files below some folders; see redraft.sources.protocol.Source.
 
@@ -60,33 +70,47 @@ class FolderSource:
         """Series in the order of their pseudonyms, then single files; see Source."""
         series: dict[str, _Group] = {}
         single: list[Offer] = []
-        waiting: list[tuple[str, str, bytes, str]] = []  # folder, name, tag, stamp of files to read
+        pending: deque[list[_New]] = deque()
 
         def settle(folder: str, name: str, tag: bytes, seen: Seen) -> None:
             if seen.series is not None:
                 series.setdefault(seen.series, _Group()).add(folder, name, self._number(tag, seen.stamp))
             else:
-                single.append(self._stray(folder, name, seen))
+                single.append(self._single(folder, name, seen.stamp, seen.rule))
 
-        for folder, names in _walk(self._paths):
-            place = self._pseudonyms.place_tag(folder)
-            known = self._index.seen(place)
-            gone = set(known)
-            for name, stamp in names:
-                tag = self._pseudonyms.place_tag(name)
-                gone.discard(tag)
-                if ASIDE.match(name):
-                    single.append(self._stray(folder, name, Seen(stamp, None, "not_an_image")))
-                elif name.endswith(NIFTI):
-                    single.append(self._file(folder, name, stamp))
-                elif (seen := known.get(tag)) is not None and seen.stamp == stamp:
-                    settle(folder, name, tag, seen)
-                else:
-                    waiting.append((folder, name, tag, stamp))
-            if gone:
-                self._index.keep(place, [], sorted(gone))
-        for folder, name, tag, seen in self._read(waiting):
-            settle(folder, name, tag, seen)
+        def unread() -> Iterator[list[str]]:
+            """Walk; settle what is known; hand out the rest in batches, which are read while the walk goes on."""
+            batch: list[_New] = []
+            for folder, names, whole in _walk(self._paths):
+                place = self._pseudonyms.place_tag(folder)
+                known = self._index.seen(place)
+                gone = set(known)
+                for name, stamp in names:
+                    tag = self._pseudonyms.place_tag(name)
+                    gone.discard(tag)
+                    if ASIDE.match(name):
+                        single.append(self._single(folder, name, stamp, "not_an_image"))
+                    elif name.endswith(NIFTI):
+                        single.append(self._single(folder, name, stamp, None))
+                    elif (seen := known.get(tag)) is not None and seen.stamp == stamp:
+                        settle(folder, name, tag, seen)
+                    else:
+                        batch.append(_New(folder, name, place, tag, stamp))
+                    if len(batch) == BATCH:
+                        pending.append(batch)
+                        yield [os.path.join(new.folder, new.name) for new in batch]
+                        batch = []
+                if whole and gone:
+                    self._index.keep(place, [], sorted(gone))
+            if batch:
+                pending.append(batch)
+                yield [os.path.join(new.folder, new.name) for new in batch]
+
+        for answers in self._scan(unread()):
+            for new, (found, rule) in zip(pending.popleft(), answers, strict=True):
+                seen = Seen(new.stamp, found, rule)
+                self._index.keep(new.place, [(new.tag, seen)])
+                settle(new.folder, new.name, new.tag, seen)
         self._index.commit()
         for series_id in sorted(series):
             group = series.pop(series_id)
@@ -101,57 +125,38 @@ class FolderSource:
     def acknowledge(self, offer: Offer, verdicts: Sequence[str]) -> None:
         """A folder is left as it is."""
 
-    def _read(self, waiting: list[tuple[str, str, bytes, str]]) -> Iterator[tuple[str, str, bytes, Seen]]:
-        batches = [waiting[n : n + BATCH] for n in range(0, len(waiting), BATCH)]
-        found = self._scan([os.path.join(folder, name) for folder, name, *_ in batch] for batch in batches)
-        for batch, answers in zip(batches, found, strict=True):
-            for (folder, name, tag, stamp), (series, rule) in zip(batch, answers, strict=True):
-                seen = Seen(stamp, series, rule)
-                self._index.keep(self._pseudonyms.place_tag(folder), [(tag, seen)])
-                yield folder, name, tag, seen
-
-    def _stray(self, folder: str, name: str, seen: Seen) -> Offer:
+    def _single(self, folder: str, name: str, stamp: str, rule: str | None) -> Offer:
         path = os.path.join(folder, name)
-        return Offer(
-            self._pseudonyms.source_tag(path), self._pseudonyms.source_tag(seen.stamp), 1, [Path(path)],
-            refused=seen.rule, shown=(path,),
-        )  # fmt: skip
-
-    def _file(self, folder: str, name: str, stamp: str) -> Offer:
-        path = os.path.join(folder, name)
-        return Offer(
-            self._pseudonyms.source_tag(path), self._pseudonyms.source_tag(stamp), 1, [Path(path)], shown=(path,)
-        )
+        tag = self._pseudonyms.source_tag
+        return Offer(tag(path), tag(stamp), 1, [Path(path)], refused=rule, shown=(path,))
 
     def _number(self, tag: bytes, stamp: str) -> int:
         return int.from_bytes(self._pseudonyms.place_tag(f"{tag.hex()}/{stamp}"), "big")
 
 
-def _walk(paths: Sequence[Path]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Every folder below `paths` with its files and their stamps, each file once, in a stable order.
+def _walk(paths: Sequence[Path]) -> Iterator[tuple[str, list[tuple[str, str]], bool]]:
+    """Every folder below `paths`: its files with their stamps, and whether those are all of its files.
 
-    Links to folders are not entered unless they are named; links to files are.
+    Each file once, in a stable order. Links to folders are not entered unless they are named; links to files are.
     """
     done: set[str] = set()
-    single: dict[str, list[str]] = {}
+    single: dict[str, set[str]] = {}
     for start in paths:
         place = os.path.abspath(start)
-        if os.path.isdir(place):
-            todo = [place]
-            while todo:
-                folder = todo.pop()
-                if folder in done:
-                    continue
+        if not os.path.isdir(place):
+            single.setdefault(os.path.dirname(place), set()).add(os.path.basename(place))
+            continue
+        todo = [place]
+        while todo:
+            folder = todo.pop()
+            if folder not in done:
                 done.add(folder)
                 files, folders = _list(folder)
                 todo += sorted(folders, reverse=True)
-                yield folder, files
-        else:
-            single.setdefault(os.path.dirname(place), []).append(os.path.basename(place))
+                yield folder, files, True
     for folder, names in single.items():
         if folder not in done:
-            wanted = set(names)
-            yield folder, [item for item in _list(folder)[0] if item[0] in wanted]
+            yield folder, [item for item in _list(folder)[0] if item[0] in names], False
 
 
 def _list(folder: str) -> tuple[list[tuple[str, str]], list[str]]:
