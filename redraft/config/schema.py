@@ -44,6 +44,8 @@ class StructureCode(Section):
     category: Code
     type: Code
     region: Code | None = None
+    # Part of the type, such as anterior or posterior (PS3.16 CID 2); a side has its own key.
+    modifier: Code | None = None
     laterality: Code | None = None
 
 
