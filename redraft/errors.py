@@ -4,6 +4,7 @@ RedraftError                     carries code, what happened, what to do, whethe
 ├── UsageError                   the command was called wrongly (exit code 2)
 ├── ConfigError                  project.yaml or rates.yaml breaks a rule; names file, line and what is allowed
 ├── ExamError                    one exam or file is bad; the rest of the batch goes on
+│   ├── SetAside                 a series that is not what the project takes, or that only the vault may hold
 │   ├── GeometryError            positions, orientation or spacing that would place voxels wrongly
 │   ├── ReadError                a file that is truncated, corrupt, foreign or not decodable
 │   ├── TransferError            a series that did not arrive whole, or not as its source announced it
@@ -93,6 +94,19 @@ class ExamError(RedraftError):
         super().__init__(what, do, code=f"{self.code}.{rule}")
         self.rule = rule
         self.measured = dict(measured or {})
+
+
+class SetAside(ExamError):
+    """A series that is not read; `verdict` is ``refused``, or ``quarantined`` where its files go to the vault."""
+
+    code = "aside"
+
+    def __init__(
+        self, what: str, do: str = "", *, rule: str, measured: Mapping[str, object] | None = None,
+        verdict: str = "refused",
+    ):  # fmt: skip
+        super().__init__(what, do, rule=rule, measured=measured)
+        self.verdict = verdict
 
 
 class GeometryError(ExamError):

@@ -1,0 +1,218 @@
+"""One series: its files to its volumes.
+
+Each file is read and walked once. What the headers say decides whether the series is wanted and whether its geometry
+holds; pixels are decoded volume by volume, and a slice's stored bytes are let go once it is in its volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from redraft.config.sources import Wanted
+from redraft.dicom.aside import set_aside
+from redraft.dicom.decode import PixelSource
+from redraft.dicom.elements import AGAIN, Bounds, File, walk_file
+from redraft.dicom.frames import Frame, single_frame
+from redraft.dicom.geometry import SeriesGeometry, series_geometry
+from redraft.dicom.split import drop_copies, values_digest
+from redraft.dicom.stack import stack
+from redraft.errors import ExamError, ReadError
+from redraft.volumes import Volume
+
+if TYPE_CHECKING:
+    from redraft.config.schema import Config
+
+
+@dataclass(frozen=True)
+class ReadRules:
+    """What a project takes in, and what one series may ask for. Meanings as in project.yaml (`ingest`)."""
+
+    modalities: tuple[str, ...] = ("CT", "MR", "PT")
+    accept_secondary: bool = False
+    gantry_tilt: str = "refuse"
+    uneven_spacing: str = "refuse"
+    max_spacing_mm: float = 20.0
+    max_voxels: int = 600_000_000
+    wanted: Wanted = Wanted()
+    accessions: frozenset[str] = frozenset()
+    quarantine_modalities: tuple[str, ...] = ()
+    nesting: int = 24
+    elements: int = 500_000
+
+    @classmethod
+    def of(cls, config: Config, wanted: Wanted | None = None, accessions: frozenset[str] = frozenset()) -> ReadRules:
+        """The rules of a project; `wanted` and its accession numbers are those of the source."""
+        ingest = config.ingest
+        return cls(
+            modalities=tuple(str(modality) for modality in ingest.modalities),
+            accept_secondary=ingest.accept_secondary,
+            gantry_tilt=ingest.gantry_tilt,
+            uneven_spacing=ingest.uneven_spacing,
+            max_spacing_mm=ingest.max_spacing_mm,
+            max_voxels=ingest.max_voxels,
+            wanted=wanted or Wanted(),
+            accessions=accessions,
+            quarantine_modalities=config.deid.quarantine_modalities,
+            nesting=ingest.limits.nesting,
+            elements=ingest.limits.elements,
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.nesting, self.elements, self.max_voxels * 4)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Which image a slice is: clear SOP Instance UID, frame number (from one; None in a single-frame object), place."""
+
+    uid: str = field(repr=False)
+    frame: int | None
+    position_lps: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SeriesVolume:
+    """One volume of a series.
+
+    Attributes
+    ----------
+    key : str
+        Empty for a series of one volume, else what tells this one apart, as ``TemporalPositionIdentifier=2``.
+    volume : Volume
+        Axes (column, row, slice), affine to RAS+ mm.
+    slices : tuple of Instance
+        In slice order; those it was resampled from where `measured` says so.
+    orientation_lps : tuple of 6 float
+        Directions of a row and of a column, in LPS.
+    measured : dict
+        For the receipt.
+    frame_of_reference : str
+        Clear UID.
+    """
+
+    key: str
+    volume: Volume
+    slices: tuple[Instance, ...] = field(repr=False)
+    orientation_lps: tuple[float, ...]
+    measured: dict[str, Any]
+    frame_of_reference: str = field(repr=False)
+
+
+@dataclass
+class Series:
+    """An opened series: headers judged, pixels not yet decoded.
+
+    Attributes
+    ----------
+    modality : str
+        CT, MR or PT.
+    instances : list of (str, int)
+        Clear SOP Instance UID and bytes of every file.
+    """
+
+    modality: str
+    instances: list[tuple[str, int]] = field(repr=False)
+    _header: bytes = field(repr=False)
+    _parts: list[_Part] = field(repr=False)
+    _frame_of_reference: str = field(repr=False)
+    _measured: dict[str, Any]
+
+    @cached_property
+    def header(self) -> Dataset:
+        """The dataset of the first instance in order, without pixels."""
+        return _dataset(self._header)
+
+    def volumes(self) -> Iterator[SeriesVolume | ExamError]:
+        """The volumes one at a time; an error stands for a volume that cannot be read. Can be gone through once."""
+        while self._parts:
+            part = self._parts.pop(0)
+            frames = [part.frames[n] for n in part.geometry.order]
+            part.frames.clear()
+            slices = tuple(Instance(frame.uid, frame.number, frame.geometry.position) for frame in frames)
+            try:
+                array = stack(frames)
+            except ExamError as error:
+                yield error
+                continue
+            yield SeriesVolume(
+                key=part.key,
+                volume=Volume(array, part.geometry.affine),
+                slices=slices,
+                orientation_lps=frames[0].geometry.orientation,
+                measured={**self._measured, **part.measured},
+                frame_of_reference=self._frame_of_reference,
+            )
+
+
+@dataclass
+class _Part:
+    """Frames of one volume, unsorted, and how they lie."""
+
+    key: str
+    frames: list[Frame]
+    geometry: SeriesGeometry
+    measured: dict[str, Any] = field(default_factory=dict)
+
+
+def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
+    """Read the files of one series, judge their headers and geometry.
+
+    Raises
+    ------
+    ExamError
+        The whole series is refused. SetAside is raised where it is not what is wanted; its `verdict` tells a
+        quarantined series from a refused one.
+    """
+    files = [_read(path, rules.bounds) for path in paths]
+    if not files:
+        raise ReadError("A series has no files.", rule="no_files")
+    if len({file.elements.text("SeriesInstanceUID") for file in files}) > 1:
+        raise ReadError("Files of several series were offered as one.", rule="mixed_series")
+    set_aside(files, rules, lambda: _dataset(files[0].header))
+    instances = [(file.elements.text("SOPInstanceUID"), file.size) for file in files]
+    sources = [PixelSource(file) for file in files]
+    total = sum(source.voxels for source in sources)
+    if total > rules.max_voxels:
+        raise ReadError(
+            f"The series declares {total} voxels.", f"project.yaml allows {rules.max_voxels} (ingest.max_voxels).",
+            rule="too_large", measured={"voxels": total},
+        )  # fmt: skip
+    frames = [single_frame(file, source) for file, source in zip(files, sources, strict=True)]
+    headers = {frame.uid: file.header for frame, file in zip(frames, files, strict=True)}
+    frame_of_reference = files[0].elements.text("FrameOfReferenceUID")
+    modality = files[0].elements.text("Modality")
+    kept, dropped = drop_copies(frames, values_digest)
+    geometry = series_geometry([frame.geometry for frame in kept], rules.max_spacing_mm)
+    return Series(
+        modality=modality,
+        instances=instances,
+        _header=headers[kept[geometry.order[0]].uid],
+        _parts=[_Part("", kept, geometry)],
+        _frame_of_reference=frame_of_reference,
+        _measured={"identical_duplicates_dropped": dropped} if dropped else {},
+    )
+
+
+def _read(path: Path, bounds: Bounds) -> File:
+    try:
+        return walk_file(path.read_bytes(), bounds)
+    except OSError as error:
+        raise ReadError("A file of the series cannot be read.", AGAIN, rule="unreadable",
+                        measured={"error": type(error).__name__}) from None  # fmt: skip
+
+
+def _dataset(header: bytes) -> Dataset:
+    try:
+        return pydicom.dcmread(BytesIO(header))
+    except Exception as error:  # what pydicom raises for damaged bytes has no common base, and may quote them
+        raise ReadError("A header cannot be read.", AGAIN, rule="unreadable",
+                        measured={"error": type(error).__name__}) from None  # fmt: skip
