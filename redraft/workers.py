@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from redraft.errors import RedraftError
 
+Item = TypeVar("Item")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -42,7 +43,7 @@ class _Worker:
     seconds: float = 0.0
 
 
-class Workers(Generic[Job, Result]):
+class Workers(Generic[Item, Job, Result]):
     """A fixed number of processes.
 
     Parameters
@@ -62,7 +63,7 @@ class Workers(Generic[Job, Result]):
         self._count, self._start, self._args, self._memory_mb = count, start, args, memory_mb
         self._workers: list[_Worker] = []
 
-    def __enter__(self) -> Workers[Job, Result]:
+    def __enter__(self) -> Workers[Item, Job, Result]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,20 +71,23 @@ class Workers(Generic[Job, Result]):
             _end(worker)
         self._workers = []
 
-    def map(self, jobs: Iterable[Job], seconds: Callable[[Job], float]) -> Iterator[tuple[Job, Result | Lost]]:
-        """Do the jobs; yield each with its result, in the jobs' order.
+    def map(
+        self, items: Iterable[Item], job: Callable[[Item], Job | None], seconds: Callable[[Job], float]
+    ) -> Iterator[tuple[Item, Result | Lost | None]]:
+        """Do the items' jobs; yield each item with its result, in the items' order; None where it has no job.
 
-        A job is taken from `jobs` when a worker is free for it, so that making jobs (fetching files) goes on while
-        others are worked. A RedraftError raised by a job is raised here.
+        An item is taken when a worker is free for it, so that making items (fetching files) goes on while others are
+        worked. A RedraftError raised by a job is raised here.
         """
         if self._count == 0:
             work = self._start(*self._args)
-            for job in jobs:
-                yield job, work(job)
+            for item in items:
+                todo = job(item)
+                yield item, None if todo is None else work(todo)
             return
-        stream = iter(jobs)
-        at_hand: dict[int, Job] = {}
-        done: dict[int, tuple[Job, Result | Lost]] = {}
+        stream = iter(items)
+        at_hand: dict[int, Item] = {}
+        done: dict[int, tuple[Item, Result | Lost | None]] = {}
         taken = given = 0
         more = True
         while more or at_hand or done:
@@ -92,22 +96,27 @@ class Workers(Generic[Job, Result]):
                 given += 1
                 continue
             # Results that wait for a slower job before them are small, but a bound keeps a stuck job from piling up.
-            while more and len(at_hand) < self._count and len(done) < 64 * self._count:
+            while more and len(at_hand) < self._count and len(done) < 64 * self._count and given not in done:
                 try:
-                    job = next(stream)
+                    item = next(stream)
                 except StopIteration:
                     more = False
                     break
-                self._give(taken, job, seconds(job))
-                at_hand[taken] = job
+                todo = job(item)
+                if todo is None:
+                    done[taken] = (item, None)
+                else:
+                    self._give(taken, todo, seconds(todo))
+                    at_hand[taken] = item
                 taken += 1
-                for number, result in self._collect(0.0):
-                    done[number] = (at_hand.pop(number), result)
-            if at_hand:
-                for number, result in self._collect(None):
+            if at_hand and given not in done:
+                for number, result in self._collect():
                     done[number] = (at_hand.pop(number), result)
 
     def _give(self, number: int, job: Job, seconds: float) -> None:
+        for idle in [item for item in self._workers if item.number < 0 and not item.process.is_alive()]:
+            self._workers.remove(idle)  # somebody ended it between two jobs
+            _end(idle)
         worker = next((item for item in self._workers if item.number < 0), None) or self._new()
         worker.number, worker.started, worker.seconds = number, time.monotonic(), seconds
         try:
@@ -128,12 +137,10 @@ class Workers(Generic[Job, Result]):
         self._workers.append(worker)
         return worker
 
-    def _collect(self, timeout: float | None) -> Iterator[tuple[int, Result | Lost]]:
-        """Results that are there; with timeout None, waits until at least one job ended or ran over its time."""
+    def _collect(self) -> Iterator[tuple[int, Result | Lost]]:
+        """Wait until a job ended or ran over its time; the results that are there."""
         busy = [worker for worker in self._workers if worker.number >= 0]
-        if timeout is None:
-            ends = min(worker.started + worker.seconds for worker in busy)
-            timeout = max(0.0, ends - time.monotonic())
+        timeout = max(0.0, min(worker.started + worker.seconds for worker in busy) - time.monotonic())
         ready = set(wait([worker.pipe for worker in busy], timeout))
         now = time.monotonic()
         for worker in busy:

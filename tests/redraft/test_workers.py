@@ -1,0 +1,111 @@
+"""Guarded processes: a job that hangs, eats memory or dies is lost; every other job has its result, in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from redraft.errors import StorageError
+from redraft.workers import Lost, Workers
+
+
+def start(factor: int) -> Callable[[Any], Any]:
+    """A worker that multiplies, or does what it is told."""
+
+    def work(job: Any) -> Any:
+        match job:
+            case int():
+                return job * factor
+            case "slow":
+                time.sleep(0.3)
+                return "slow"
+            case "hang":
+                while True:
+                    time.sleep(1)
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(3)
+            case "eat":
+                return len(bytearray(1 << 31))
+            case "full":
+                raise StorageError("No space left.", "Free some.")
+            case "bug":
+                raise ValueError("Abendroth^Leopoldine")
+            case "pid":
+                return os.getpid()
+        return None
+
+    return work
+
+
+def run(jobs: list[Any], count: int = 2, seconds: float = 30.0) -> list[Any]:
+    with Workers[Any, Any, Any](count, start, (7,), 1024) as workers:
+        return [result for _, result in workers.map(jobs, lambda item: item, lambda job: seconds)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_results_come_in_order(count: int) -> None:
+    """Also where a job takes longer than those behind it, and where an item has no job."""
+    assert run([1, "slow", 2, None, 3], count) == [7, "slow", 14, None, 21]
+
+
+def test_a_lost_job_is_one_job() -> None:
+    """Killed, ended, out of memory: each is told by its rule, and the others are done."""
+    results = run([1, "die", 2, "exit", 3, "eat", 4], 2)
+    assert [result for result in results if not isinstance(result, Lost)] == [7, 14, 21, 28]
+    lost = [result for result in results if isinstance(result, Lost)]
+    assert [item.rule for item in lost] == ["reader_died", "reader_died", "memory_limit"]
+    assert lost[0].measured == {"signal": 9}
+
+
+def test_a_job_that_hangs_is_ended_with_its_process() -> None:
+    """After its time it is lost, and no process of it is left."""
+    results = run([1, "hang", 2], 1, seconds=4.0)
+    assert results == [7, Lost("time_limit", {"seconds": 4.0}), 14]
+    left = [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    assert not [child for child in left if "multiprocessing.spawn" in " ".join(child.cmdline())]
+
+
+def test_an_error_for_the_user_reaches_the_caller() -> None:
+    """A full disk ends the run as itself; an unexpected error does too, without what it quoted."""
+    with pytest.raises(StorageError, match="No space"):
+        run([1, "full", 2])
+    with pytest.raises(
+        RuntimeError, match=r"ValueError in a worker at test_workers\.py|ValueError in a worker"
+    ) as caught:
+        run([1, "bug"])
+    assert "Abendroth" not in str(caught.value)
+
+
+def test_items_are_taken_as_workers_are_free() -> None:
+    """No more items are made than there are workers and results that wait: memory does not grow with them."""
+    taken = 0
+
+    def items() -> Any:
+        nonlocal taken
+        for n in range(1000):
+            taken += 1
+            yield n
+
+    with Workers[Any, Any, Any](2, start, (1,), 1024) as workers:
+        for seen, (_, result) in enumerate(workers.map(items(), lambda item: item, lambda job: 30.0)):
+            assert result == seen
+            assert taken <= seen + 2 + 64 * 2
+    assert taken == 1000
+
+
+def test_a_process_killed_between_jobs_is_replaced() -> None:
+    """Somebody ends an idle worker: the next job goes to a new one."""
+    with Workers[Any, Any, Any](1, start, (7,), 1024) as workers:
+        ((_, pid),) = workers.map(["pid"], lambda item: item, lambda job: 30.0)
+        os.kill(pid, signal.SIGKILL)
+        psutil.wait_procs([process for process in psutil.process_iter() if process.pid == pid], timeout=10)
+        (result,) = [result for _, result in workers.map([6], lambda item: item, lambda job: 30.0)]
+    assert result == 42
