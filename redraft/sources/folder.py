@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from redraft.dicom.oracle import is_label_file, nifti_stem
 from redraft.errors import ServiceError
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.sources.index import Seen, SourceIndex
@@ -128,7 +129,10 @@ class FolderSource:
     def _single(self, folder: str, name: str, stamp: str, rule: str | None) -> Offer:
         path = os.path.join(folder, name)
         tag = self._pseudonyms.source_tag
-        return Offer(tag(path), tag(stamp), 1, [Path(path)], refused=rule, shown=(path,))
+        # A NIfTI image is known by its name, so that two of one name are two offers of one series.
+        image = rule is None and not is_label_file(Path(path))
+        series_id = self._pseudonyms.series_id(f"nifti/{nifti_stem(Path(name))}") if image else tag(path)
+        return Offer(series_id, tag(stamp), 1, [Path(path)], refused=rule, shown=(path,))
 
     def _number(self, tag: bytes, stamp: str) -> int:
         return int.from_bytes(self._pseudonyms.place_tag(f"{tag.hex()}/{stamp}"), "big")
