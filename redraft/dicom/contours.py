@@ -1,16 +1,19 @@
-"""RTSTRUCT contours to masks (PS3.3 C.8.8.6).
+"""RTSTRUCT contours to masks, and masks to contours (PS3.3 C.8.8.5, C.8.8.6).
 
-A voxel belongs to a structure when its centre lies inside an odd number of the slice's closed contours: holes and
-keyholes come out right. Contours must lie in the image's slices; anything else is refused, never moved. That they are
-of the image's frame of reference is the caller's to see to: `TruthIndex` matches by the series that they refer to.
+In: a voxel belongs to a structure when its centre lies inside an odd number of the slice's closed contours, so that
+holes by exclusive or, holes by a second contour and keyholes all come out right. Contours must lie in the image's
+slices and on its frame of reference; anything else is refused, never moved.
+
+Out: contours run along pixel edges, so that no voxel's centre is ever on one and every rule gives the same mask back.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pydicom
@@ -18,10 +21,44 @@ from numpy.typing import NDArray
 
 from redraft.dicom.geometry import LPS_TO_RAS
 from redraft.errors import LabelError, ReadError
-from redraft.volumes import Volume
 
 PLANE_TOLERANCE = 0.1  # of a slice's thickness
 CONTOURS = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR"}
+
+Loop = NDArray[np.float64]
+Corner = tuple[int, int]
+
+
+class Grid(Protocol):
+    """What contours are filled on: a Volume, or an exam's geometry. The affine maps (i, j, k) to RAS mm."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def affine(self) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True)
+class Roi:
+    """One ROI of a structure set. Its name may hold an identity: it is never shown.
+
+    Attributes
+    ----------
+    frame_of_reference : str
+        UID of the space that its contours lie in; empty where the file does not say.
+    codes : sequence of Dataset
+        RT ROI Identification Code Sequence, where there is one.
+    """
+
+    number: int
+    name: str = field(repr=False)
+    frame_of_reference: str
+    contours: Sequence[Any] | None = field(repr=False)
+    codes: Sequence[Any] = field(repr=False, default=())
+
+
+# -- in ----------------------------------------------------------------------------------------------------------------
 
 
 def open_rtstruct(path: Path) -> pydicom.Dataset:
@@ -30,8 +67,8 @@ def open_rtstruct(path: Path) -> pydicom.Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(path)
-    except Exception as error:  # what pydicom raises for damaged bytes has no common base
-        raise ReadError("A structure set cannot be read.", "Export it again.", rule="unreadable") from error
+    except Exception:  # what pydicom raises for damaged bytes has no common base, and can quote values
+        raise ReadError("A structure set cannot be read.", "Export it again.", rule="unreadable") from None
     if dataset.get("Modality") != "RTSTRUCT":
         raise ReadError("A file offered as structure set is none.", rule="not_rtstruct")
     return dataset
@@ -40,21 +77,65 @@ def open_rtstruct(path: Path) -> pydicom.Dataset:
 def referenced_series(dataset: pydicom.Dataset) -> list[str]:
     """Series Instance UIDs that a structure set refers to."""
     found = []
-    for frame in dataset.get("ReferencedFrameOfReferenceSequence", []):
-        for study in frame.get("RTReferencedStudySequence", []):
-            found += [str(item.SeriesInstanceUID) for item in study.get("RTReferencedSeriesSequence", [])]
+    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
+        for study in frame.get("RTReferencedStudySequence") or ():
+            found += [str(item.get("SeriesInstanceUID", "")) for item in study.get("RTReferencedSeriesSequence") or ()]
+    return [uid for uid in found if uid]
+
+
+def rois(dataset: pydicom.Dataset) -> list[Roi]:
+    """Every ROI with its contours.
+
+    Raises
+    ------
+    LabelError
+        Rule no_rois: the list of ROIs is missing, or a number of one is missing or used twice.
+    """
+    frames = {
+        str(item.get("FrameOfReferenceUID", "")) for item in dataset.get("ReferencedFrameOfReferenceSequence") or ()
+    }
+    frames |= {str(dataset.get("FrameOfReferenceUID") or "")}
+    frames.discard("")
+    only = frames.pop() if len(frames) == 1 else ""
+    try:
+        drawn: dict[int, list[Any]] = {}
+        for item in dataset.get("ROIContourSequence") or ():
+            drawn.setdefault(int(item.ReferencedROINumber), []).extend(item.get("ContourSequence") or ())
+        codes = {
+            int(item.ReferencedROINumber): item.get("RTROIIdentificationCodeSequence") or ()
+            for item in dataset.get("RTROIObservationsSequence") or ()
+            if item.get("ReferencedROINumber") is not None
+        }
+        found = []
+        for item in dataset.get("StructureSetROISequence") or ():
+            number = int(item.ROINumber)
+            frame = str(item.get("ReferencedFrameOfReferenceUID") or only)
+            contours = drawn.get(number)
+            found.append(Roi(number, str(item.get("ROIName", "")), frame, contours, codes.get(number, ())))
+        whole = "StructureSetROISequence" in dataset and len({roi.number for roi in found}) == len(found)
+    except (AttributeError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise LabelError(
+            "A structure set lacks its list of ROIs, or numbers two of them alike.", "Export it again.", rule="no_rois"
+        )
     return found
 
 
 def rtstruct_masks(
-    dataset: pydicom.Dataset, reference: Volume, structures: Mapping[str, Sequence[str]]
+    dataset: pydicom.Dataset,
+    reference: Grid,
+    structures: Mapping[str, Sequence[str]],
+    frame_of_reference: str | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
-    """Masks of the wanted structures on the reference's grid.
+    """Masks of the wanted structures on the reference's grid, by ROI names.
 
     Parameters
     ----------
     structures : mapping
         Structure name to the ROI names that mean it (compared without case).
+    frame_of_reference : str, optional
+        UID that the wanted ROIs must lie on; not compared when omitted.
 
     Returns
     -------
@@ -63,30 +144,51 @@ def rtstruct_masks(
     Raises
     ------
     LabelError
-        Contours that do not lie in the image's slices, or are not closed and planar.
+        Contours that do not lie in the image's slices, are not closed and planar, or of another frame of reference.
     """
-    names = {int(roi.ROINumber): str(roi.ROIName).strip().lower() for roi in dataset.StructureSetROISequence}
-    wanted = {alias.lower(): name for name, aliases in structures.items() for alias in (name, *aliases)}
-    to_voxel = np.asarray(np.linalg.inv(LPS_TO_RAS @ reference.affine), dtype=np.float64)
+    wanted = {alias.strip().lower(): name for name, aliases in structures.items() for alias in (name, *aliases)}
     masks: dict[str, NDArray[np.bool_]] = {}
-    for roi in dataset.get("ROIContourSequence", []):
-        structure = wanted.get(names.get(int(roi.ReferencedROINumber), ""))
-        if structure is None:
+    for roi in rois(dataset):
+        structure = wanted.get(roi.name.strip().lower())
+        if structure is None or roi.contours is None:
             continue
-        mask = np.zeros(reference.shape, dtype=bool)
-        for contour in roi.get("ContourSequence", []):
-            _fill(mask, contour, to_voxel)
+        if frame_of_reference is not None:
+            require_frame(roi.frame_of_reference, frame_of_reference)
+        mask = roi_mask(roi, reference)
         masks[structure] = mask | masks[structure] if structure in masks else mask
     return masks
 
 
+def require_frame(found: str, expected: str) -> None:
+    """Raise LabelError (rule frame_of_reference) where a segmentation lies on another frame of reference."""
+    if found != expected:
+        raise LabelError(
+            "The segmentation is not on the frame of reference of its exam.",
+            "Draw or export it on the exam's own images.", rule="frame_of_reference",
+            measured={"stated": bool(found)},
+        )  # fmt: skip
+
+
+def roi_mask(roi: Roi, reference: Grid) -> NDArray[np.bool_]:
+    """Fill the contours of one ROI on a grid. Raises LabelError for contours that are none of the image's slices."""
+    to_voxel = np.asarray(np.linalg.inv(LPS_TO_RAS @ reference.affine), dtype=np.float64)
+    mask = np.zeros(reference.shape, dtype=bool)
+    for contour in roi.contours or ():
+        _fill(mask, contour, to_voxel)
+    return mask
+
+
 def _fill(mask: NDArray[np.bool_], contour: Any, to_voxel: NDArray[np.float64]) -> None:
-    kind = str(contour.ContourGeometricType)
+    kind = str(contour.get("ContourGeometricType", "")).strip().upper()
     if kind == "POINT":
         return  # a marker, no area
     if kind not in CONTOURS:
+        kind = kind if kind in ("OPEN_PLANAR", "OPEN_NONPLANAR") else "of an unknown type"
         raise LabelError(f"A contour is {kind}, not closed and planar.", rule="open_contour", measured={"type": kind})
-    values = np.atleast_1d(np.array(contour.get("ContourData") or (), dtype=float))
+    try:
+        values = np.atleast_1d(np.array(contour.get("ContourData") or (), dtype=float))
+    except (TypeError, ValueError):  # its message would quote the text
+        values = np.array([np.nan])
     if len(values) % 3 or not np.isfinite(values).all():
         raise LabelError(
             "A contour's coordinates are no points.", rule="bad_contour", measured={"numbers": len(values)}
@@ -102,11 +204,120 @@ def _fill(mask: NDArray[np.bool_], contour: Any, to_voxel: NDArray[np.float64]) 
         raise LabelError("A contour lies between or across the image's slices.", rule="off_plane", measured=measured)
     if not 0 <= plane < mask.shape[2]:
         raise LabelError("A contour lies outside of the image.", rule="outside", measured={"slice": plane})
-    low = np.maximum(np.floor(voxels[:, :2].min(axis=0)).astype(int), 0)
-    high = np.minimum(np.ceil(voxels[:, :2].max(axis=0)).astype(int) + 1, mask.shape[:2])
+    low = np.maximum(np.floor(voxels[:, :2].min(axis=0)), 0).astype(int)
+    high = np.minimum(np.ceil(voxels[:, :2].max(axis=0)) + 1, mask.shape[:2]).astype(int)
     if (high <= low).any():
         raise LabelError("A contour lies outside of the image.", rule="outside", measured={"slice": plane})
     from skimage.draw import polygon2mask
 
     inside = polygon2mask(tuple(high - low), voxels[:, :2] - low)
     mask[low[0] : high[0], low[1] : high[1], plane] ^= inside
+
+
+# -- out ---------------------------------------------------------------------------------------------------------------
+
+
+def outlines(mask: NDArray[np.bool_]) -> list[Loop]:
+    """Trace the pixel edges between inside and outside.
+
+    Parameters
+    ----------
+    mask : bool, shape (I, J)
+
+    Returns
+    -------
+    list of float64 arrays, shape (N, 2)
+        Closed loops (first point not repeated), corners at half-integer pixel coordinates. A pixel is inside where its
+        centre lies in an odd number of loops. Outer borders run the other way round than holes.
+    """
+    return [_corners(loop) for loop in _trace(mask)]
+
+
+def keyholes(mask: NDArray[np.bool_]) -> list[Loop]:
+    """As `outlines`, but each hole is joined to the loop on its side by a channel of no width (PS3.3 C.8.8.6.3).
+
+    The channels run along pixel edges too, and forth and back: the mask is the same by the even-odd and by the
+    non-zero rule, and for viewers that unite the contours of a slice instead of combining them.
+    """
+    traced = _trace(mask)
+    sheets = [loop for loop in traced if _area(loop) > 0]
+    owner = {corner: n for n, loop in enumerate(sheets) for corner in loop}
+    # Left-most first: the loop that a hole's channel meets has its own channel by then.
+    for hole in sorted((loop for loop in traced if _area(loop) < 0), key=min):
+        start = hole.index(min(hole))
+        i, j = hole[start]
+        while (i, j) not in owner:  # ends at the border around the hole at the latest
+            i -= 1
+        sheet = sheets[owner[i, j]]
+        place = sheet.index((i, j))
+        way = [*hole[start:], *hole[: start + 1]]
+        sheets[owner[i, j]] = [*sheet[: place + 1], *way, *sheet[place:]]
+        for corner in hole:
+            owner.setdefault(corner, owner[i, j])
+    return [_corners(loop) for loop in sheets]
+
+
+def _trace(mask: NDArray[np.bool_]) -> list[list[Corner]]:
+    """Loops of unit steps between pixel corners; corner (i, j) is the lower corner of pixel (i, j)."""
+    padded = np.pad(np.asarray(mask, dtype=np.int8), 1)
+    following: dict[Corner, list[Corner]] = {}
+    # Each edge is directed so that the inside lies on one hand: as many edges leave a corner as arrive there, hence
+    # walking on always closes a loop.
+    for axis in (0, 1):
+        change = np.diff(padded, axis=axis)
+        for i, j in np.argwhere(change).tolist():
+            a, b = ((i, j - 1), (i, j)) if axis == 0 else ((i, j), (i - 1, j))
+            if change[i, j] < 0:
+                a, b = b, a
+            following.setdefault(a, []).append(b)
+    loops = []
+    while following:
+        start = here = min(following)
+        loop = []
+        while True:
+            loop.append(here)
+            nexts = following[here]
+            there = nexts.pop()
+            if not nexts:
+                del following[here]
+            if there == start:
+                break
+            here = there
+        loops.append(loop)
+    return loops
+
+
+def _corners(loop: Sequence[Corner]) -> Loop:
+    """A loop's turning points, as pixel coordinates."""
+    points = np.array(loop, dtype=float)
+    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]  # a channel of no length repeats its corner
+    before, after = np.roll(points, 1, axis=0), np.roll(points, -1, axis=0)
+    turns = ((points - before) != (after - points)).any(axis=1)
+    return np.asarray(points[turns] - 0.5)
+
+
+def _area(loop: Sequence[Corner]) -> float:
+    """Signed area; positive for outer borders as `_trace` directs them."""
+    i, j = np.array(loop, dtype=float).T
+    return float((np.roll(i, -1) * j - i * np.roll(j, -1)).sum()) / 2
+
+
+def planar_contours(
+    mask: NDArray[np.bool_], lps: NDArray[np.float64], *, joined: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """Contours of a mask slice by slice: slice index and Contour Data (x, y, z, x, … in LPS mm).
+
+    Parameters
+    ----------
+    mask : bool, shape (I, J, K)
+    lps : float64, shape (4, 4)
+        From (i, j, k) to LPS mm.
+    joined : bool
+        Holes as keyholes; as contours of their own (even-odd rule) otherwise.
+    """
+    for k in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
+        for loop in (keyholes if joined else outlines)(mask[:, :, k]):
+            voxels = np.c_[loop, np.full(len(loop), k), np.ones(len(loop))]
+            points = (voxels @ lps.T)[:, :3]
+            # 0.1 µm is far below half a pixel, and 16 characters (a DS) hold it for any coordinate of a body.
+            yield k, [f"{value + 0.0:.4f}" for value in points.ravel().tolist()]

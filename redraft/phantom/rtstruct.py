@@ -13,55 +13,14 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from redraft.dicom.contours import outlines, planar_contours
 from redraft.phantom.series import Uids, image_reference, image_references
 
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
+__all__ = ["build_rtstruct", "outlines"]
+
 COLOURS = ([0, 200, 120], [230, 60, 60], [80, 120, 255], [240, 200, 40])
-
-
-def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Trace the pixel edges between inside and outside.
-
-    Parameters
-    ----------
-    mask : bool, shape (I, J)
-
-    Returns
-    -------
-    list of float64 arrays, shape (N, 2)
-        Closed loops (first point not repeated), corners at half-integer pixel coordinates. A pixel is inside where its
-        centre lies in an odd number of loops.
-    """
-    padded = np.pad(np.asarray(mask, dtype=np.int8), 1)
-    following: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # Each edge is directed so that the inside lies on one hand: as many edges leave a corner as arrive there, hence
-    # walking on always closes a loop.
-    for axis in (0, 1):
-        change = np.diff(padded, axis=axis)
-        for i, j in np.argwhere(change).tolist():
-            a, b = ((i, j - 1), (i, j)) if axis == 0 else ((i, j), (i - 1, j))
-            if change[i, j] < 0:
-                a, b = b, a
-            following.setdefault(a, []).append(b)
-    loops = []
-    while following:
-        start = here = min(following)
-        loop = []
-        while True:
-            loop.append(here)
-            nexts = following[here]
-            there = nexts.pop()
-            if not nexts:
-                del following[here]
-            if there == start:
-                break
-            here = there
-        points = np.array(loop, dtype=float)
-        before, after = np.roll(points, 1, axis=0), np.roll(points, -1, axis=0)
-        turns = ((points - before) != (after - points)).any(axis=1)
-        loops.append(points[turns] - 0.5)
-    return loops
 
 
 def build_rtstruct(
@@ -128,15 +87,11 @@ def _frame(uids: Uids) -> Dataset:
 
 def _contours(mask: NDArray[np.bool_], affine: NDArray[np.float64], uids: Uids) -> list[Dataset]:
     result = []
-    for k in np.flatnonzero(mask.any(axis=(0, 1))).tolist():
-        for loop in outlines(mask[:, :, k]):
-            voxels = np.c_[loop, np.full(len(loop), k), np.ones(len(loop))]
-            points = (voxels @ affine.T)[:, :3]
-            item = Dataset()
-            item.ContourImageSequence = Sequence([image_reference(uids.instances[k])])
-            item.ContourGeometricType = "CLOSED_PLANAR"
-            item.NumberOfContourPoints = len(points)
-            # 0.1 µm is far below half a pixel, and 16 characters (a DS) hold it for any coordinate of a body.
-            item.ContourData = [f"{value + 0.0:.4f}" for value in points.ravel().tolist()]
-            result.append(item)
+    for k, data in planar_contours(mask, affine, joined=False):
+        item = Dataset()
+        item.ContourImageSequence = Sequence([image_reference(uids.instances[k])])
+        item.ContourGeometricType = "CLOSED_PLANAR"
+        item.NumberOfContourPoints = len(data) // 3
+        item.ContourData = data
+        result.append(item)
     return result
