@@ -36,6 +36,14 @@ class Pseudonyms:
         """16 bytes that stand for a path (or a part of one) in the index of sources; quick, for there are millions."""
         return hmac.digest(self._key, b"place\x00" + path.encode("utf-8", "surrogatepass"), "sha256")[:16]
 
+    def device_id(self, original: str) -> str:
+        """Pseudonym of a device: a serial number, a station's name."""
+        return self._tag("device", original)
+
+    def days_back(self, patient_id: str, most: int) -> int:
+        """Days (1 to `most`) by which every date of a patient moves back."""
+        return 1 + int(self._tag("days", patient_id), 16) % most
+
     def source_tag(self, path: str) -> str:
         """Pseudonym of a file that belongs to no series."""
         return self._tag("source", path)
