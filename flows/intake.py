@@ -13,16 +13,14 @@ from redraft.project import Project
 from tasks.ingest.admit import take_in as take_in_exams
 
 
-def take_in(project: Project, paths: Sequence[Path] | None) -> list[dict[str, Any]]:
-    """Take in the given paths, or the project's configured sources; one receipt per series or stray file."""
-    chosen = (
-        list(paths)
-        if paths
-        else [project.resolve(source.path) for source in project.config.ingest.sources if source.kind == "folder"]
-    )
-    if not chosen:
+def take_in(project: Project, paths: Sequence[Path] | None, workers: int | None = None) -> list[dict[str, Any]]:
+    """Take in the given paths, or the project's configured sources; one receipt per series or stray file.
+
+    `workers` as in tasks.ingest.admit.take_in.
+    """
+    if paths is None and not project.config.ingest.sources:
         raise UsageError("Nothing to take in.", "Name folders, or set ingest.sources in project.yaml.")
-    for path in chosen:
+    for path in paths or ():
         if not path.exists():
             raise UsageError(f"{path} is not there.", "Check the path.")
 
@@ -30,5 +28,5 @@ def take_in(project: Project, paths: Sequence[Path] | None) -> list[dict[str, An
         return datetime.now(UTC)
 
     with rounds.writer(project, now):
-        receipts = take_in_exams(project, chosen, now(), "ingest")
+        receipts = take_in_exams(project, paths, now(), "ingest", workers)
     return [{"paths": [str(path) for path in receipt.paths], **receipt.record()} for receipt in receipts]

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import audit, campaign, cost, key, label, model, rounds, setup, status
+from app.cli import audit, campaign, cost, intake, key, label, model, rounds, setup, status
 from redraft import __version__
 from redraft.errors import RedraftError, UsageError
 
@@ -37,6 +37,7 @@ setup.register(app)
 status.register(app)
 rounds.register(app)
 label.register(app)
+intake.register(app)
 campaign.register(app)
 app.add_typer(cost.app, name="cost")
 app.add_typer(audit.app, name="audit")

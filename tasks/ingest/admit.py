@@ -2,57 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
-from redraft.errors import StateError
+from redraft import __version__
+from redraft.config.sources import FolderSource as FolderSection
+from redraft.config.sources import Wanted
+from redraft.digest import sha256_json
+from redraft.errors import ConfigError, ServiceError, StateError
 from redraft.project import Project
+from redraft.security.secrets import read_secret
+from redraft.sources import open_source
+from redraft.sources.folder import FolderSource, Scan
+from redraft.sources.index import SourceIndex
+from redraft.sources.protocol import SourceContext
+from redraft.sources.wanted import read_accessions
 from redraft.splits import POOL, TEST, UNDRAWN, VALIDATION, draw_splits
-from tasks.ingest.intake import Intake, Known
+from redraft.workers import Lost, Workers
+from tasks.ingest.intake import Intake, Place, Settled
+from tasks.ingest.reading import Setup, scanner
 from tasks.ingest.receipts import Receipt
 
 # Receipts are committed in batches: a killed intake keeps what it has, and the next one goes on behind it.
 BATCH = 25
 
 
-def take_in(project: Project, paths: Sequence[Path], now: datetime, actor: str) -> list[Receipt]:
-    """Take in everything below `paths`, record it, and draw splits for subjects that have none.
+def take_in(
+    project: Project, paths: Sequence[Path] | None, now: datetime, actor: str, workers: int | None = None
+) -> list[Receipt]:
+    """Take in everything below `paths` (or what the configured sources hold), record it, and draw splits.
 
     Splits are drawn once all exams are in, over all undrawn subjects together: the draw does not depend on where an
     earlier intake was interrupted.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes side by side; as project.yaml says when omitted. 0 reads in this process, unguarded.
+
+    Raises
+    ------
+    ServiceError
+        When a source did not answer; what the others offered is in then.
     """
-    ledger = project.ledger
-    intake = Intake(
-        project.config.ingest,
-        project.config.structures,
-        project.config.splits.external,
-        project.pseudonyms,
-        {row["series_id"]: Known(row["exam_id"], row["header_digest"]) for row in ledger.rows("exam")},
-        project.data,
-        project.vault,
-    )
-    receipts: list[Receipt] = []
-    batch: list[Receipt] = []
+    config = project.config.ingest
+    if workers is None:
+        workers = config.workers or len(os.sched_getaffinity(0))
+    index = SourceIndex(project.cache / "sources.db")
     try:
-        for receipt in intake.run(paths):
-            receipts.append(receipt)
-            batch.append(receipt)
-            if len(batch) >= BATCH:
-                _record(project, batch, now, actor)
-                batch = []
+        project.checked_keys  # noqa: B018 - other keys are found before a worker writes with them
+        setup = Setup.of(project, frozenset(row["exam_id"] for row in project.ledger.rows("exam")))
+        intake = Intake(
+            setup, index, project.vault_dir / "spool", project.config.splits.external, _rules(project), workers,
+            config.limits.seconds, config.limits.memory_mb,
+        )  # fmt: skip
+        receipts: list[Receipt] = []
+        batch: list[Settled] = []
+        try:
+            for settled in intake.run(_places(project, paths, index, workers)):
+                receipts += settled.receipts
+                batch.append(settled)
+                if len(batch) >= BATCH:
+                    _settle(project, intake, batch, now, actor)
+                    batch = []
+        finally:
+            _settle(project, intake, batch, now, actor)
     finally:
-        _record(project, batch, now, actor)
+        index.close()
     _draw(project, now, actor)
+    if intake.failures:
+        first, others = intake.failures[0], len(intake.failures) - 1
+        more = f" {others} more sources failed too." if others else ""
+        what = f"{first} What the other sources offered is in.{more}" if receipts else f"{first}{more}"
+        raise ServiceError(what, "Run the command again when it answers: it goes on where it stopped.", code=first.code)
     return receipts
 
 
-def _record(project: Project, batch: Sequence[Receipt], now: datetime, actor: str) -> None:
-    fresh = [receipt for receipt in batch if receipt.verdict != "duplicate"]
+def _rules(project: Project) -> str:
+    """Digest of what decides verdicts: refused series are judged again when it changes."""
+    config = project.config
+    ingest = config.ingest.model_dump(mode="json", exclude={"workers", "sources"})
+    return sha256_json([__version__, ingest, config.deid.model_dump(mode="json"), list(config.splits.external)])
+
+
+def _places(project: Project, paths: Sequence[Path] | None, index: SourceIndex, workers: int) -> list[Place]:
+    """The sources to look through. Folders are one source, so that a series may lie in several of them."""
+
+    def folder(found: Sequence[Path]) -> FolderSource:
+        return FolderSource("folder", found, project.pseudonyms, index, _scan(project, workers))
+
+    if paths is not None:
+        return [Place(folder(paths), "folder")]
+    places = []
+    sections = project.config.ingest.sources
+    folders = [section for section in sections if isinstance(section, FolderSection)]
+    for wanted, group in groupby(folders, lambda section: section.wanted):
+        found = [project.resolve(section.path) for section in group]
+        places.append(Place(folder(found), "folder", wanted, _accessions(project, wanted)))
+    context = SourceContext(
+        pseudonyms=project.pseudonyms,
+        secret=lambda reference: read_secret(reference, project.env, project.root),
+        resolve=project.resolve,
+        inbox=project.vault_dir / "inbox",
+    )
+    for section in sections:
+        if not isinstance(section, FolderSection):
+            accessions = _accessions(project, section.wanted)
+            places.append(Place(open_source(section, context), section.kind, section.wanted, accessions))
+    return places
+
+
+def _accessions(project: Project, wanted: Wanted) -> frozenset[str]:
+    if wanted.accessions is None:
+        return frozenset()
+    path = project.resolve(wanted.accessions)
+    if path.is_relative_to(project.root):
+        raise ConfigError("The list of accession numbers lies inside the project.", "Move it out: it names patients.")
+    try:
+        return read_accessions(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The list of accession numbers {path} cannot be read.", "Check the path.") from error
+
+
+def _scan(project: Project, workers: int) -> Scan:
+    limits, setup = project.config.ingest.limits, Setup.of(project)
+
+    def scan(batches: Iterable[list[str]]) -> Iterator[list[tuple[str | None, str | None]]]:
+        """Read headers in guarded processes. A file that takes its process with it costs its batch a second try."""
+
+        def pool(count: int) -> Workers[list[str], list[str], list[tuple[str | None, str | None]]]:
+            return Workers(count, scanner, (setup,), limits.memory_mb)
+
+        with pool(workers) as several, pool(min(workers, 1)) as single:
+            for batch, answers in several.map(batches, lambda paths: paths, lambda paths: limits.seconds):
+                if isinstance(answers, Lost):
+                    answers = []
+                    for _, one in single.map([[path] for path in batch], lambda paths: paths, lambda _: limits.seconds):
+                        answers += [(None, one.rule)] if isinstance(one, Lost) else one or []
+                yield answers or []
+
+    return scan
+
+
+def _settle(project: Project, intake: Intake, batch: Sequence[Settled], now: datetime, actor: str) -> None:
+    """Record first, then let the sources and the index know: a kill in between only costs time."""
+    found = [(item.place.source.name, receipt) for item in batch if not item.known for receipt in item.receipts]
+    _record(project, found, now, actor)
+    for settled in batch:
+        intake.settle(settled)
+    intake.index.commit()
+
+
+def _record(project: Project, found: Sequence[tuple[str, Receipt]], now: datetime, actor: str) -> None:
+    fresh = [(source, receipt) for source, receipt in found if receipt.verdict != "duplicate"]
     if not fresh:
         return
     with project.ledger.tx(actor, now) as tx:
-        for receipt in fresh:
+        for source, receipt in fresh:
             exam = receipt.exam
             if exam is not None:
                 if tx.one("subject", subject_id=exam.subject_id) is None:
@@ -69,7 +178,7 @@ def _record(project: Project, batch: Sequence[Receipt], now: datetime, actor: st
                     "receipt",
                     {
                         "receipt_id": identity,
-                        "intake_id": actor,
+                        "intake_id": source,
                         "series_id": record["series"],
                         "exam_id": record["exam_id"],
                         "verdict": record["verdict"],

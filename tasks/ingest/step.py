@@ -43,12 +43,7 @@ def ingest(project_dir: str, number: int, token: int) -> IngestRef:
 
     def body() -> Done:
         with ctx.timings.part("core"):
-            take_in(
-                project,
-                [project.resolve(source.path) for source in config.ingest.sources if source.kind == "folder"],
-                ctx.clock(),
-                "ingest",
-            )
+            take_in(project, None, ctx.clock(), "ingest")
         cohort = Cohort(project)
         if UNDRAWN in cohort.split.values() or not cohort.exams_in(POOL):
             raise StateError(

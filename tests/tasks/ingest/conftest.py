@@ -16,6 +16,11 @@ from redraft.create import create_project
 from redraft.phantom.identities import draw_identity
 from redraft.phantom.series import Uids, exam_header, write_series
 from redraft.project import Project
+from redraft.sources.folder import FolderSource
+from redraft.sources.index import SourceIndex
+from tasks.ingest.intake import Intake, Place
+from tasks.ingest.reading import Setup, scanner
+from tasks.ingest.receipts import Receipt
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
 SETTINGS = {
@@ -96,3 +101,21 @@ def add(offered: Path) -> Callable[..., list[Path]]:
         return paths
 
     return write
+
+
+@pytest.fixture
+def look(project: Callable[..., Project], tmp_path: Path) -> Callable[[Path], list[Receipt]]:
+    """Take a folder in, in this process and without the ledger: intake itself is under test."""
+    place = project()
+
+    def run(folder: Path) -> list[Receipt]:
+        setup = Setup.of(place)
+        scan = scanner(setup)
+        index = SourceIndex(tmp_path / "index" / "sources.db")
+        intake = Intake(setup, index, tmp_path / "spool", (), "rules", 0, 60.0, 4096)
+        source = FolderSource("folder", [folder], place.pseudonyms, index, lambda batches: map(scan, batches))
+        receipts = [receipt for settled in intake.run([Place(source, "folder")]) for receipt in settled.receipts]
+        index.close()
+        return receipts
+
+    return run

@@ -39,7 +39,7 @@ if kind == "rename":
     sys.addaudithook(lambda name, _: count() if name == "os.rename" else None)
 else:
     event.listen(Engine, "commit", count)
-flows.intake.take_in(Project.open(sys.argv[1]), [Path(sys.argv[2])])
+flows.intake.take_in(Project.open(sys.argv[1]), [Path(sys.argv[2])], workers=0)
 """
 
 

@@ -12,13 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from redraft.config.schema import Ingest
 from redraft.project import Project
-from redraft.security.keys import KeyRing
-from redraft.security.pseudonyms import Pseudonyms
 from redraft.volumes import read_volume
 from tasks.ingest.admit import take_in
-from tasks.ingest.intake import Intake
 from tasks.ingest.receipts import Receipt
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
@@ -194,17 +190,9 @@ def test_a_project_of_two_modalities_cannot_guess(project: Callable, offered: Pa
     assert answers(place, offered) == {"offered/a.nii.gz": ("refused", "modality_unknown")}
 
 
-class NoVault:
-    """A vault that keeps nothing: intake itself is under test."""
-
-    def put_link(self, *args: object) -> None: ...
-
-    def put_original(self, *args: object) -> None: ...
-
-
 @given(st.data())
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_damaged_image_stops_an_intake(offered: Path, tmp_path: Path, data: st.DataObject) -> None:
+def test_no_damaged_image_stops_an_intake(look: Callable, offered: Path, tmp_path: Path, data: st.DataObject) -> None:
     """Bytes cut off or changed anywhere, packed or not: one receipt, as image and as label."""
     suffix = data.draw(st.sampled_from([".nii", ".nii.gz"]))
     whole = tmp_path / f"whole{suffix}"
@@ -223,8 +211,6 @@ def test_no_damaged_image_stops_an_intake(offered: Path, tmp_path: Path, data: s
     for name in ("imagesTr/b", "labelsTr/a"):
         (offered / name).parent.mkdir(exist_ok=True)
         (offered / f"{name}{suffix}").write_bytes(raw)
-    rules = Ingest(modalities=["CT"])
-    intake = Intake(rules, (), (), Pseudonyms(KeyRing.published_demo()), {}, tmp_path / "data", NoVault())
-    receipts: list[Receipt] = list(intake.run([offered]))
+    receipts: list[Receipt] = look(offered)
     assert sorted(receipt.paths[0].name for receipt in receipts) == sorted(["a.nii.gz", f"a{suffix}", f"b{suffix}"])
     assert [r.verdict for r in receipts if r.paths[0] == offered / "imagesTr" / "a.nii.gz"] == ["admitted"]

@@ -1,0 +1,286 @@
+"""What a worker does with one series: read it, write it under its pseudonyms, say what became of it.
+
+Runs in a guarded process (redraft.workers) and writes files only: image.nii.gz, then exam.json (an image without it was
+interrupted and does not count), and what leads back to people into the vault. The ledger is the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from redraft.config.schema import Config
+from redraft.config.sources import Wanted
+from redraft.deid import Deidentifier, quarantine_rule
+from redraft.dicom.oracle import is_label_file
+from redraft.dicom.scan import Foreign, read_header
+from redraft.dicom.series import ReadRules, Series, SeriesVolume, open_series
+from redraft.digest import sha256_file, sha256_json
+from redraft.errors import ExamError, SetAside
+from redraft.files import write_text
+from redraft.project import Project
+from redraft.security.pseudonyms import Pseudonyms
+from redraft.security.vault import Vault
+from redraft.volumes import Volume, grid_difference, read_volume, write_volume
+from tasks.ingest.nifti import identify, label_receipt, read_nifti_exam
+from tasks.ingest.receipts import ExamRecord, Receipt
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every worker knows. It opens the keys itself: they never travel between processes.
+
+    Attributes
+    ----------
+    env : mapping
+        Where project.yaml's key reference leads; holds the one variable that it names.
+    admitted : frozenset of str
+        Exams that were admitted before; their images are never replaced.
+    """
+
+    root: Path
+    config: Config
+    env: Mapping[str, str]
+    admitted: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, project: Project, admitted: frozenset[str] = frozenset()) -> Setup:
+        name = project.config.security.keys.env
+        env = {name: project.env[name]} if name is not None and name in project.env else {}
+        return cls(project.root, project.config, env, admitted)
+
+    def open(self) -> Project:
+        return Project(self.root, self.config, self.env)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One series (or one NIfTI file) that lies on this machine, whole.
+
+    Attributes
+    ----------
+    fresh : frozenset of str
+        Exams admitted since the workers were set up.
+    image : Path, optional
+        For a label file: the image of the same name.
+    external : str, optional
+        Name of the external set that it belongs to.
+    """
+
+    series_id: str
+    source: str
+    kind: Literal["dicom", "nifti", "label"]
+    paths: tuple[Path, ...]
+    wanted: Wanted
+    accessions: frozenset[str] = frozenset()
+    fresh: frozenset[str] = frozenset()
+    image: Path | None = None
+    external: str | None = None
+
+
+def scanner(setup: Setup) -> Callable[[list[str]], list[tuple[str | None, str | None]]]:
+    """Start of a worker that reads headers: paths to (series pseudonym, None) or (None, rule)."""
+    pseudonyms = Pseudonyms(setup.open().keys)
+
+    def scan(paths: list[str]) -> list[tuple[str | None, str | None]]:
+        found: list[tuple[str | None, str | None]] = []
+        for path in paths:
+            header = read_header(Path(path))
+            if isinstance(header, Foreign):
+                found.append((None, header.rule))
+            else:
+                found.append((pseudonyms.series_id(header.text("SeriesInstanceUID")), None))
+        return found
+
+    return scan
+
+
+def reader(setup: Setup) -> Callable[[Job], list[Receipt]]:
+    """Start of a worker that takes series in."""
+    return Reader(setup).read
+
+
+class Reader:
+    """Reads one series after the other; the pixels of one are in memory at a time."""
+
+    def __init__(self, setup: Setup):
+        project = setup.open()
+        self._config, self._data, self._admitted = project.config, project.data, setup.admitted
+        self._pseudonyms = Pseudonyms(project.keys)
+        self._deid = Deidentifier.of(setup.config, self._pseudonyms)
+        self._vault = Vault(project.vault_dir, project.keys)
+
+    def read(self, job: Job) -> list[Receipt]:
+        """Receipts of one job: one, or one per volume where a series holds several."""
+        if job.kind == "label":
+            return [label_receipt(job.paths[0], job.image, self._pseudonyms)]
+        return self._nifti(job) if job.kind == "nifti" else self._dicom(job)
+
+    # -- DICOM --------------------------------------------------------------------------------------------------------
+    def _dicom(self, job: Job) -> list[Receipt]:
+        rules = ReadRules.of(self._config, job.wanted, job.accessions)
+        try:
+            series = open_series(job.paths, rules)
+        except ExamError as error:
+            return [self._refused(job, error)]
+        if rule := quarantine_rule(series.header, self._config.deid):
+            return [self._set_aside(job, rule, {})]
+        receipts: list[Receipt] = []
+        self._link(job, series)
+        for found in series.volumes():
+            if isinstance(found, ExamError):
+                receipts.append(self._refused(job, found))
+            else:
+                receipts.append(self._volume(job, series, found))
+        # Each file counts once, whatever it holds.
+        return [replace(receipt, files=0 if n else len(job.paths)) for n, receipt in enumerate(receipts)]
+
+    def _refused(self, job: Job, error: ExamError) -> Receipt:
+        if isinstance(error, SetAside) and error.verdict == "quarantined":
+            return self._set_aside(job, error.rule, error.measured)
+        self._link_paths(job)
+        return Receipt(job.series_id, "refused", error.rule, len(job.paths), measured=error.measured)
+
+    def _set_aside(self, job: Job, rule: str, measured: dict[str, Any]) -> Receipt:
+        """Quarantine: the originals go into the vault, encrypted and unseen."""
+        for path in job.paths:
+            self._vault.put_original(job.series_id, path)
+        return Receipt(job.series_id, "quarantined", rule, len(job.paths), measured=measured)
+
+    def _volume(self, job: Job, series: Series, found: SeriesVolume) -> Receipt:
+        uid = series.header.SeriesInstanceUID
+        part = f"#{found.key}" if found.key else ""
+        series_id = self._pseudonyms.series_id(f"{uid}{part}")
+        exam_id = self._pseudonyms.exam_id(f"{uid}{part}")
+        measured = dict(found.measured) | ({"volume": found.key} if found.key else {})
+        if exam_id in self._admitted or exam_id in job.fresh:
+            return self._again(found.volume, series_id, exam_id)
+        patient = str(series.header.get("PatientID") or "") or str(series.header.get("StudyInstanceUID"))
+        instances = {(self._pseudonyms.uid(uid), size) for uid, size in series.instances}
+        record = ExamRecord(
+            exam_id=exam_id,
+            subject_id=self._pseudonyms.subject_id(patient),
+            series_id=series_id,
+            modality=series.modality,
+            header_digest=sha256_json(sorted(map(list, instances))),
+            source_kind="dicom",
+            external=job.external,
+            **self._placed(exam_id, found.volume),
+        )
+        self._vault.put_link("subject", record.subject_id, {"patient_id": patient})
+        self._write(record, found.volume, self._identity(series, found), self._deid.header(series.header))
+        return Receipt(series_id, "admitted", "admitted", len(job.paths), exam_id, measured, exam=record)
+
+    def _identity(self, series: Series, found: SeriesVolume) -> dict[str, Any]:
+        """Per-slice geometry under pseudonymous UIDs: what segmentations refer to."""
+        uid = self._pseudonyms.uid
+        header = series.header
+        return {
+            "study": uid(str(header.StudyInstanceUID)) if "StudyInstanceUID" in header else None,
+            "series": uid(str(header.SeriesInstanceUID)),
+            "sop_class": str(header.SOPClassUID),
+            "frame_of_reference": uid(found.frame_of_reference) if found.frame_of_reference else None,
+            "orientation_lps": list(found.orientation_lps),
+            "instances": [
+                {"uid": uid(item.uid), "frame": item.frame, "position_lps": list(item.position_lps)}
+                for item in found.slices
+            ],
+        }
+
+    def _link(self, job: Job, series: Series) -> None:
+        names = ("PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID")
+        identity = {name: str(series.header.get(name) or "") for name in names}
+        place = {"source": job.source} | ({"folder": str(job.paths[0].parent)} if job.source == "folder" else {})
+        self._vault.put_link("series", job.series_id, {**identity, **place})
+
+    def _link_paths(self, job: Job) -> None:
+        """Of a series that could not be opened its key holder can still tell what it was."""
+        header = read_header(job.paths[0])
+        names = ("PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID")
+        identity = {} if isinstance(header, Foreign) else {name: header.text(name) for name in names}
+        place = {"source": job.source} | ({"folder": str(job.paths[0].parent)} if job.source == "folder" else {})
+        self._vault.put_link("series", job.series_id, {**identity, **place})
+
+    # -- NIfTI --------------------------------------------------------------------------------------------------------
+    def _nifti(self, job: Job) -> list[Receipt]:
+        (path,) = job.paths
+        source = identify(path, self._pseudonyms)
+        if len(self._config.ingest.modalities) != 1:
+            measured: dict[str, Any] = {"modalities": [str(m) for m in self._config.ingest.modalities]}
+            return [Receipt(source.series_id, "refused", "modality_unknown", 1, measured=measured)]
+        try:
+            volume = read_nifti_exam(path, self._config.ingest)
+        except ExamError as error:
+            return [Receipt(source.series_id, "refused", error.rule, 1, measured=error.measured)]
+        if source.exam_id in self._admitted or source.exam_id in job.fresh:
+            return [self._again(volume, source.series_id, source.exam_id)]
+        record = ExamRecord(
+            exam_id=source.exam_id,
+            subject_id=source.subject_id,
+            series_id=source.series_id,
+            modality=str(self._config.ingest.modalities[0]),
+            header_digest=sha256_file(path),
+            source_kind="nifti",
+            external=job.external,
+            **self._placed(source.exam_id, volume),
+        )
+        self._write(record, volume, {}, {})
+        self._vault.put_link("series", source.series_id, {"source": job.source, "file": str(path)})
+        return [Receipt(source.series_id, "admitted", "admitted", 1, source.exam_id, exam=record)]
+
+    # -- both ---------------------------------------------------------------------------------------------------------
+    def _again(self, volume: Volume, series_id: str, exam_id: str) -> Receipt:
+        """An admitted exam is never replaced, for labels may exist on its grid: the same voxels, or refused."""
+        known = read_volume(self._image(exam_id))
+        difference = grid_difference(known, volume)
+        if difference is None and np.array_equal(known.array, volume.array):
+            return Receipt(series_id, "duplicate", "known", 1, exam_id)
+        measured = difference or {"voxels": int((known.array != volume.array).sum())}
+        return Receipt(series_id, "refused", "changed_after_admission", 1, exam_id, measured)
+
+    def _image(self, exam_id: str) -> Path:
+        return self._data / "exams" / exam_id[:2] / exam_id / "image.nii.gz"
+
+    def _placed(self, exam_id: str, volume: Volume) -> dict[str, Any]:
+        """Write the image; the fields of the record that tell of it."""
+        image = self._image(exam_id)
+        write_volume(image, volume)
+        return {
+            "shape": list(volume.shape),
+            "spacing": [round(value, 6) for value in volume.spacing],
+            "affine": [[float(value) for value in row] for row in volume.affine],
+            "image_path": f"data/exams/{exam_id[:2]}/{exam_id}/image.nii.gz",
+            "image_sha256": sha256_file(image),
+            "image_bytes": image.stat().st_size,
+        }
+
+    def _write(self, record: ExamRecord, volume: Volume, slices: dict[str, Any], header: dict[str, Any]) -> None:
+        content = {
+            "schema_version": 1,
+            "exam_id": record.exam_id,
+            "subject_id": record.subject_id,
+            "series_id": record.series_id,
+            "modality": record.modality,
+            "shape": record.shape,
+            "spacing_mm": record.spacing,
+            "affine_ras": record.affine,
+            "dtype": str(volume.array.dtype),
+            "range": [float(np.min(volume.array)), float(np.max(volume.array))],
+            "image_sha256": record.image_sha256,
+            "slices": slices,
+            **({"deid": self._deid.statement(), "header": header} if header else {}),
+        }
+        path = self._image(record.exam_id).with_name("exam.json")
+        write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def job_kind(path: Path) -> Literal["dicom", "nifti", "label"]:
+    """What a single file is, by its name and folder."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return "dicom"
+    return "label" if is_label_file(path) else "nifti"
