@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import audit, campaign, cost, intake, key, label, model, rounds, setup, status
+from app.cli import audit, campaign, cost, intake, key, label, model, receive, rounds, setup, status
 from redraft import __version__
 from redraft.errors import RedraftError, UsageError
 
@@ -38,6 +38,7 @@ status.register(app)
 rounds.register(app)
 label.register(app)
 intake.register(app)
+receive.register(app)
 campaign.register(app)
 app.add_typer(cost.app, name="cost")
 app.add_typer(audit.app, name="audit")

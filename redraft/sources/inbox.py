@@ -156,7 +156,9 @@ class InboxSource:
         listing = _list(self._folder / series)
         if not listing or series in held(self._folder) or not self._is_quiet(listing):
             return None
-        return Offer(series, sha256_json([[name, size, str(changed)] for name, size, changed in listing]), len(listing), listing)
+        return Offer(
+            series, sha256_json([[name, size, str(changed)] for name, size, changed in listing]), len(listing), listing
+        )
 
     def _is_quiet(self, listing: Listing) -> bool:
         return bool(listing) and self._now() - max(changed for _, _, changed in listing) / 1e9 >= self._quiet
