@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from redraft.config.base import SecretRef
+    from redraft.config.schema import Limits
     from redraft.security.pseudonyms import Pseudonyms
+    from redraft.sources.index import SourceIndex
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,15 @@ class SourceContext:
         A path of project.yaml to an absolute path.
     inbox : Path
         Folder outside the project for what `redraft receive` is sent.
+    index : SourceIndex, optional
+        What was seen before; without it everything is read again.
+    limits : Limits, optional
+        What archives may unpack to; `ingest.limits` as it is when omitted.
     """
 
     pseudonyms: Pseudonyms
     secret: Callable[[SecretRef], str]
     resolve: Callable[[str | Path], Path]
     inbox: Path
+    index: SourceIndex | None = None
+    limits: Limits | None = None
