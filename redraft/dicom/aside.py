@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from pydicom.dataset import Dataset
 
 from redraft.dicom.elements import File
 from redraft.errors import SetAside
@@ -34,15 +32,9 @@ SEGMENTATION = {
 REFORMATTED = {"MPR", "MIP", "MINIP", "PROJECTION IMAGE", "REFORMATTED", "CSA RESAMPLED", "DOSE", "SCREEN SAVE"}
 
 
-def set_aside(files: Sequence[File], rules: ReadRules, header: Callable[[], Dataset]) -> None:
-    """Raise SetAside for a series that is not a wanted CT, MR or PET volume.
-
-    Parameters
-    ----------
-    header : function
-        The first file's dataset; asked for only where the project selects by descriptions.
-    """
-    classes = {file.elements.text("SOPClassUID") for file in files}
+def set_aside(files: Sequence[File], rules: ReadRules) -> None:
+    """Raise SetAside for a series that is not a wanted CT, MR or PET volume."""
+    classes = {file.sop_class for file in files}
     if len(classes) > 1:
         raise SetAside("A series mixes kinds of objects.", rule="mixed_classes")
     (sop_class,) = classes
@@ -69,7 +61,6 @@ def set_aside(files: Sequence[File], rules: ReadRules, header: Callable[[], Data
     if len({file.elements.text("FrameOfReferenceUID") for file in files}) > 1:
         raise SetAside("The images lie in several frames of reference.", rule="mixed_frame_of_reference")
     if rules.wanted.model_fields_set:
-        dataset = header()
-        description = {keyword: str(dataset.get(keyword) or "") for keyword in KEYWORDS}
+        description = {keyword: files[0].elements.text(keyword) for keyword in KEYWORDS}
         if condition := unwanted(rules.wanted, description, lambda: rules.accessions):
             raise SetAside("The source does not want it.", rule="not_selected", measured={"by": condition})

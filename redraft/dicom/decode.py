@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
-from redraft.dicom.elements import AGAIN, BIG, DEFLATED, IMPLICIT, UNDEFINED, File
+from redraft.dicom import codecs
+from redraft.dicom.elements import AGAIN, BIG, DEFLATED, IMPLICIT, UNDEFINED, File, pixel_bytes
 from redraft.errors import ReadError
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 NATIVE = {"", IMPLICIT, EXPLICIT, DEFLATED, BIG}
+PIXEL_DATA = 0x7FE00010
+# What one byte of a compressed image can stand for: RLE packs 128 values into two bytes; the others code a blank image
+# in next to nothing, so that theirs only stops sizes that no image has.
+MOST_PER_BYTE = {str(RLELossless): 64}
+MOST_PER_BYTE_ELSE = 20_000
 
 
 class PixelSource:
@@ -24,22 +31,8 @@ class PixelSource:
     Raises
     ------
     ReadError
-        no_size, no_pixels, truncated, colour, bits.
+        no_size, no_pixels, truncated, undecodable.
     """
-
-    __slots__ = (
-        "bits",
-        "columns",
-        "data",
-        "frames",
-        "high",
-        "native",
-        "order",
-        "rows",
-        "signed",
-        "stored_bits",
-        "syntax",
-    )
 
     def __init__(self, file: File):
         elements = file.elements
@@ -49,27 +42,30 @@ class PixelSource:
         if not rows or not columns or rows < 1 or columns < 1 or self.frames < 1:
             raise ReadError("A slice declares no rows or columns.", AGAIN, rule="no_size")
         self.rows, self.columns = rows, columns
-        if (elements.integer("SamplesPerPixel") or 1) != 1:
-            raise ReadError("A slice is in colour.", rule="colour")
-        self.bits = elements.integer("BitsAllocated") or 16
+        self.bits = elements.integer("BitsAllocated") or 0
         self.stored_bits = elements.integer("BitsStored") or self.bits
         high = elements.integer("HighBit")
         self.high = self.stored_bits - 1 if high is None else high
-        self.signed = elements.integer("PixelRepresentation") == 1
+        sign = elements.integer("PixelRepresentation")
+        self.signed = sign == 1
         self.syntax = file.syntax
         self.native = file.syntax in NATIVE
-        self.order = "<" if elements.little else ">"
-        if not (self.bits in (8, 16, 32) and 0 < self.stored_bits <= self.high + 1 <= self.bits):
-            measured: dict[str, object] = {"allocated": self.bits, "stored": self.stored_bits, "high": self.high}
-            raise ReadError("A slice's pixels are of no known size.", AGAIN, rule="bits", measured=measured)
-        place = elements.found.get(0x7FE00010)
+        self.little = elements.little
+        place = elements.found.get(PIXEL_DATA)
         if place is None or place[2] == 0:
             raise ReadError("A file of the series has no pixels.", AGAIN, rule="no_pixels")
+        self.wide = place[0] != b"OB"
+        widths = self.bits in (8, 16, 32) and 0 < self.stored_bits <= self.high + 1 <= self.bits
+        if not widths or sign not in (0, 1):
+            measured: dict[str, object] = {"allocated": self.bits, "stored": self.stored_bits, "high": self.high}
+            raise ReadError("A slice's pixels are of no known kind.", AGAIN, rule="undecodable", measured=measured)
         _, start, length = place
         stop = len(elements.buffer) if length == UNDEFINED else start + length
         self.data = memoryview(elements.buffer)[start:stop]
-        declared = rows * columns * self.frames * self.bits // 8
-        if self.native and declared > len(self.data):
+        self._offsets = (elements.raw("ExtendedOffsetTable"), elements.raw("ExtendedOffsetTableLengths"))
+        declared = pixel_bytes(elements)
+        ratio = 1 if self.native else MOST_PER_BYTE.get(self.syntax, MOST_PER_BYTE_ELSE)
+        if declared > len(self.data) * ratio:
             raise ReadError(
                 f"A slice declares {declared} bytes of pixels in a file of {file.size} bytes.", AGAIN,
                 rule="truncated", measured={"declared_bytes": declared, "file_bytes": file.size},
@@ -84,38 +80,99 @@ class PixelSource:
         if not self.native:
             return self._decoded(index)
         size = self.bits // 8
-        kind = f"{self.order}{'i' if self.signed else 'u'}{size}"
+        kind = "i" if self.signed else "u"
         count = self.rows * self.columns
-        if size == 1 and self.order == ">":
-            raise ReadError("Eight-bit pixels in big endian order are not read.", rule="undecodable")
-        values = np.frombuffer(self.data, kind, count, index * count * size).reshape(self.rows, self.columns)
-        if self.stored_bits < self.bits:  # overlays of old and padding lie in the other bits (PS3.5 8.1.1)
-            values = values.astype(kind.replace(">", "<")) << (self.bits - 1 - self.high)
-            values >>= self.bits - self.stored_bits
+        if size == 1 and not self.little and self.wide:  # words of two bytes, swapped (PS3.5 8.1.1, annex D)
+            words = np.frombuffer(self.data[: len(self.data) // 2 * 2], ">u2").astype("<u2").view(f"{kind}1")
+            values = words[index * count : (index + 1) * count]
+        else:
+            values = np.frombuffer(self.data, f"{'<' if self.little else '>'}{kind}{size}", count, index * count * size)
+        return self._cleaned(values.reshape(self.rows, self.columns))
+
+    def _cleaned(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values without what lies in the bits that are not stored: overlays of old, or padding (PS3.5 8.1.1)."""
+        if self.stored_bits == self.bits:
+            return values
+        values = values.astype(values.dtype.newbyteorder("=")) << (self.bits - 1 - self.high)
+        values >>= self.bits - self.stored_bits
         return values
+
+    @cached_property
+    def _encoded(self) -> list[bytes]:
+        """The frames' encoded bytes."""
+        offsets = self._offsets if all(self._offsets) else None
+        data = bytes(self.data)
+        self.data = memoryview(b"")
+        found = list(generate_frames(data, number_of_frames=self.frames, extended_offsets=offsets))
+        if len(found) != self.frames:
+            raise ValueError
+        return found
 
     def _decoded(self, index: int) -> NDArray[Any]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                values, _ = _decoder(self.syntax).as_array(
-                    bytes(self.data), index=index, raw=True, rows=self.rows, columns=self.columns,
-                    number_of_frames=self.frames, samples_per_pixel=1, photometric_interpretation="MONOCHROME2",
-                    bits_allocated=self.bits, bits_stored=self.stored_bits,
-                    pixel_representation=int(self.signed), pixel_keyword="PixelData",
-                )  # fmt: skip
+                encoded = self._encoded[index]
+                size = encoded_size(encoded) or (self.rows, self.columns)
+                if size == (self.rows, self.columns):
+                    decoder, plugin = _decoder(self.syntax)
+                    values, _ = decoder.as_array(
+                        encapsulate([encoded], has_bot=False), index=0, raw=True, decoding_plugin=plugin,
+                        rows=self.rows, columns=self.columns, number_of_frames=1, samples_per_pixel=1,
+                        photometric_interpretation="MONOCHROME2", bits_allocated=self.bits,
+                        bits_stored=self.stored_bits, pixel_representation=int(self.signed), pixel_keyword="PixelData",
+                    )  # fmt: skip
+                    size = values.shape
         except Exception as error:  # decoders raise a dozen unrelated types for wrong bytes
-            name = UID(self.syntax).name if UID(self.syntax).is_valid else "unknown"
-            measured: dict[str, object] = {"transfer_syntax": name, "error": type(error).__name__}
+            measured: dict[str, object] = {"transfer_syntax": syntax_name(self.syntax), "error": type(error).__name__}
             raise ReadError(
-                f"A slice's pixels cannot be decoded ({name}).", AGAIN, rule="undecodable", measured=measured
-            ) from None
-        if values.shape != (self.rows, self.columns):
-            measured = {"pixels": list(values.shape), "declared": [self.rows, self.columns]}
+                f"A slice's pixels cannot be decoded ({syntax_name(self.syntax)}).", AGAIN,
+                rule="undecodable", measured=measured,
+            ) from None  # fmt: skip
+        if size != (self.rows, self.columns):
+            measured = {"pixels": list(size), "declared": [self.rows, self.columns]}
             raise ReadError("A slice's pixels are not of the declared size.", AGAIN, rule="size", measured=measured)
-        return values
+        return self._cleaned(values) if self.syntax == RLELossless else values
+
+
+def syntax_name(uid: str) -> str:
+    """A transfer syntax in words; ``unknown`` for what is none, for it may be anything."""
+    name = UID(uid).name if UID(uid).is_valid else ""
+    return name if name and name != uid else "unknown"
+
+
+def encoded_size(data: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream declares itself; None where it is none of these.
+
+    A decoder allocates what the stream says, whatever the DICOM header says, so it is asked first (ISO 10918-1 B.2.2,
+    ISO 14495-1 C.2.2, ISO 15444-1 A.5.1).
+    """
+    if data[:4] == b"\xff\x4f\xff\x51":
+        x, y, left, top = (int.from_bytes(data[n : n + 4], "big") for n in (8, 12, 16, 20))
+        return y - top, x - left
+    if data[:2] != b"\xff\xd8":
+        return None
+    pos = 2
+    while pos + 9 <= len(data) and data[pos] == 0xFF:
+        marker = data[pos + 1]
+        if marker == 0xFF:  # fill
+            pos += 1
+        elif marker in _SIZES:
+            return int.from_bytes(data[pos + 5 : pos + 7], "big"), int.from_bytes(data[pos + 7 : pos + 9], "big")
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            pos += 2
+        else:
+            pos += 2 + int.from_bytes(data[pos + 2 : pos + 4], "big")
+    return None
+
+
+_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
 
 @lru_cache(maxsize=32)
-def _decoder(syntax: str) -> Any:
-    return get_decoder(syntax)
+def _decoder(syntax: str) -> tuple[Any, str]:
+    """pydicom's decoder of a transfer syntax, and the plugin to use ("" for any)."""
+    codecs.register()
+    decoder = get_decoder(UID(syntax))
+    fast = syntax == RLELossless and "redraft" in decoder.available_plugins
+    return decoder, "redraft" if fast else ""

@@ -9,10 +9,11 @@ sequences as objects) is left to it.
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.datadict import tag_for_keyword as _tag_for_keyword
 
@@ -34,16 +35,20 @@ _HEADER_BYTES_MOST = 64 << 20
 
 
 class Short(Exception):
-    """The bytes end before the element does."""
+    """The bytes end before the element does; `end` is where the pixels would end, when it is those."""
+
+    def __init__(self, end: int | None = None):
+        super().__init__()
+        self.end = end
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one file may ask for: depth of sequences in sequences, elements, and bytes of inflated pixels."""
+    """What one file may ask for: depth of sequences in sequences, elements, and voxels."""
 
     nesting: int = 24
     elements: int = 500_000
-    pixel_bytes: int = 1 << 32
+    voxels: int = 600_000_000
 
 
 class Elements:
@@ -75,8 +80,13 @@ class Elements:
         return b"" if place is None else self.buffer[place[1] : place[1] + place[2]]
 
     def text(self, keyword: str) -> str:
-        """A value of a text representation in the default character repertoire, empty where absent."""
-        return self.raw(keyword).decode("latin-1").strip(" \0")
+        """A value of a text representation, empty where absent; several values stay divided by backslashes."""
+        raw = self.raw(keyword)
+        if raw.isascii() and b"\x1b" not in raw:
+            return raw.decode("ascii").strip(" \0")
+        if keyword == "SpecificCharacterSet":
+            return ""
+        return _decoded(raw, self.texts("SpecificCharacterSet"))
 
     def texts(self, keyword: str) -> tuple[str, ...]:
         """The values of a multi-valued text."""
@@ -137,11 +147,22 @@ class Elements:
 
 @dataclass(frozen=True)
 class File:
-    """One file walked: its transfer syntax, meta information and dataset. `header` is the file's bytes up to the pixels."""
+    """One file walked: transfer syntax, dataset, and size in bytes. `header` is what stands before the pixels."""
 
     syntax: str
+    meta: Elements
     elements: Elements
     size: int
+
+    @property
+    def sop_class(self) -> str:
+        """SOP Class UID; where it is empty that of the meta information, which must be equal (PS3.10 7.1)."""
+        return self.elements.text("SOPClassUID") or self.meta.text("MediaStorageSOPClassUID")
+
+    @property
+    def sop_instance(self) -> str:
+        """SOP Instance UID; where it is empty that of the meta information."""
+        return self.elements.text("SOPInstanceUID") or self.meta.text("MediaStorageSOPInstanceUID")
 
     @property
     def header(self) -> bytes:
@@ -171,8 +192,8 @@ def walk_file(buffer: bytes, bounds: Bounds, *, last: int = 0x7FE00010, whole: b
         syntax = meta.text("TransferSyntaxUID")
         size = len(buffer)
         if syntax == DEFLATED:
-            inflated, elements = _inflate(buffer, start, bounds, last, whole)
-            return File(syntax, elements, size)
+            elements = _inflate(buffer, start, bounds, last, whole)
+            return File(syntax, meta, elements, size)
         explicit, little = _encoding(syntax, buffer[start : start + 6])
         elements = Elements(buffer, explicit, little)
         walk = _Walk(buffer, explicit, little, bounds, enter=whole)
@@ -181,7 +202,7 @@ def walk_file(buffer: bytes, bounds: Bounds, *, last: int = 0x7FE00010, whole: b
         if whole:
             raise ReadError("A file ends inside of a data element.", AGAIN, rule="truncated") from None
         raise
-    return File(syntax, elements, size)
+    return File(syntax, meta, elements, size)
 
 
 def _encoding(syntax: str, first: bytes) -> tuple[bool, bool]:
@@ -195,36 +216,50 @@ def _encoding(syntax: str, first: bytes) -> tuple[bool, bool]:
     return True, True
 
 
-def _inflate(buffer: bytes, start: int, bounds: Bounds, last: int, whole: bool) -> tuple[bytes, Elements]:
+def _inflate(buffer: bytes, start: int, bounds: Bounds, last: int, whole: bool) -> Elements:
     """Inflate a dataset no further than its own pixels reach (PS3.5 A.5)."""
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    limit = _HEADER_BYTES
     head = b"\0" * 128 + b"DICM"
     try:
-        data = head + machine.decompress(buffer[start:], limit)
+        data = head + machine.decompress(buffer[start:], _HEADER_BYTES)
         while True:
             elements = Elements(data, True, True)
-            needed = 0
             try:
-                elements.end = _Walk(data, True, True, bounds, enter=whole).dataset(
-                    len(head), len(data), 0, elements.found, last=last
-                )
-                return data, elements
+                walk = _Walk(data, True, True, bounds, enter=whole)
+                elements.end = walk.dataset(len(head), len(data), 0, elements.found, last=last)
+                return elements
             except Short as short:
-                needed = short.args[0] if short.args else 0
-            if machine.eof or not (machine.unconsumed_tail or not whole):
-                raise Short
-            if needed - len(data) > bounds.pixel_bytes or (not needed and limit > _HEADER_BYTES_MOST):
-                measured: dict[str, object] = {"declared_bytes": needed or limit}
-                raise ReadError("A deflated file inflates beyond its bounds.", AGAIN, rule="inflated_size",
-                                measured=measured)  # fmt: skip
-            limit = max(needed - len(data), limit * 2) if not needed else needed - len(data) + 8
-            more = machine.decompress(machine.unconsumed_tail, limit)
+                # Pixels say how long they are; what else is missing is header.
+                needed = (short.end or 2 * len(data)) - len(data)
+                if short.end is None:
+                    most = _HEADER_BYTES_MOST - len(data)
+                else:
+                    most = min(pixel_bytes(elements), bounds.voxels * 4) + _HEADER_BYTES
+            if needed > most:
+                raise ReadError(
+                    "A deflated file inflates to more than its header announces.", AGAIN, rule="inflated_size",
+                    measured={"bytes": len(data) + needed, "allowed_bytes": len(data) + max(most, 0)},
+                )  # fmt: skip
+            more = machine.decompress(machine.unconsumed_tail, needed)
             if not more:
                 raise Short
             data += more
     except zlib.error:
         raise ReadError("A deflated file cannot be inflated.", AGAIN, rule="truncated") from None
+
+
+def pixel_bytes(elements: Elements) -> int:
+    """Bytes that the pixels of a dataset take when they are not compressed, as its header declares them."""
+    return declared_voxels(elements) * max(elements.integer("BitsAllocated") or 16, 8) // 8
+
+
+def declared_voxels(elements: Elements) -> int:
+    """Values of the pixels of a dataset, as its header declares them."""
+    count = 1
+    for keyword, absent in (("Rows", 0), ("Columns", 0), ("NumberOfFrames", 1), ("SamplesPerPixel", 1)):
+        value = elements.integer(keyword)
+        count *= max(absent if value is None else value, 0)
+    return count
 
 
 class _Walk:
@@ -259,9 +294,14 @@ class _Walk:
     ) -> int:  # fmt: skip
         """Note the elements from `pos` on; returns where they end (before the pixel data, behind an item's end)."""
         buffer, short, pair, explicit, enter = self.buffer, self._short, self._pair, self.explicit, self.enter
-        count = 0
+        count, most = 0, self.bounds.elements - self.elements
         while pos + 8 <= stop:
             count += 1
+            if count > most:
+                raise ReadError(
+                    "A file holds too many data elements.", "project.yaml bounds them (ingest.limits.elements).",
+                    rule="elements", measured={"elements": self.elements + count},
+                )  # fmt: skip
             if explicit:
                 high, low, vr, length = short(buffer, pos)
                 value = pos + 8
@@ -301,16 +341,15 @@ class _Walk:
             if depth and pos < stop:
                 raise Short
         self.elements += count
-        if self.elements > self.bounds.elements:
-            raise ReadError("A file holds too many data elements.", "project.yaml bounds them (ingest.limits.elements).",
-                            rule="elements", measured={"elements": self.elements})  # fmt: skip
         return pos
 
     def _sequence(self, pos: int, stop: int, depth: int, unknown: bool) -> tuple[int, int]:
         """Walk a sequence; returns where its items end and where the next element starts."""
         if depth > self.bounds.nesting:
-            raise ReadError("Sequences lie too deep in one another.", "project.yaml bounds them (ingest.limits.nesting).",
-                            rule="nesting", measured={"nesting": depth})  # fmt: skip
+            raise ReadError(
+                "Sequences lie too deep in one another.", "project.yaml bounds them (ingest.limits.nesting).",
+                rule="nesting", measured={"nesting": depth},
+            )  # fmt: skip
         walk = self
         if unknown and self.explicit:
             walk = _Walk(self.buffer, False, True, self.bounds, enter=self.enter)
@@ -325,6 +364,17 @@ class _Walk:
         if walk is not self:
             self.elements += walk.elements
         return pos, pos
+
+
+def _decoded(raw: bytes, names: tuple[str, ...]) -> str:
+    """Text in the dataset's character sets (PS3.5 6.1); what they do not hold is shown by replacement characters."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            encodings = convert_encodings(list(names) or [""])
+            return decode_bytes(raw, encodings, {"\\", "^", "="}).strip(" \0")
+    except (LookupError, ValueError):
+        return raw.decode("ascii", "replace").strip(" \0")
 
 
 _TAGS: dict[str, int] = {}
@@ -351,8 +401,3 @@ def _known_vr(tag: int) -> bytes:
         if len(_VRS) < 10_000:  # private tags of hostile files must not fill the memory
             _VRS[tag] = vr
     return vr
-
-
-def tags(keywords: Mapping[str, object] | tuple[str, ...]) -> dict[str, int]:
-    """Tags of keywords."""
-    return {keyword: _tag(keyword) for keyword in keywords}

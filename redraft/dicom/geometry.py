@@ -6,8 +6,8 @@ positions, never from SliceThickness or SpacingBetweenSlices (PS3.3 C.7.6.2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,33 +42,61 @@ class SeriesGeometry:
         Indices of the given slices, ascending along the normal.
     affine : ndarray, shape (4, 4)
         From (column, row, slice) to RAS+ mm.
+    defects : mapping of rule to measured values
+        Why no affine describes the slices as they are, where the caller allowed it: then `affine` only holds after
+        resampling.
     """
 
     order: tuple[int, ...]
     affine: NDArray[np.float64]
+    defects: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+def places(slices: Sequence[SliceGeometry]) -> list[int]:
+    """A number for the place of each slice, counted along the normal; slices within 0.01 mm share one."""
+    positions = np.array([item.position for item in slices])
+    along = positions @ _normal(slices[0])
+    order = np.lexsort((*positions.T[::-1], np.round(along, 6)))
+    steps = np.linalg.norm(np.diff(positions[order], axis=0), axis=1)
+    numbers = np.empty(len(slices), dtype=int)
+    numbers[order] = np.concatenate([[0], np.cumsum(steps >= DUPLICATE_MM)])
+    return [int(number) for number in numbers]
 
 
 def duplicates(slices: Sequence[SliceGeometry]) -> list[list[int]]:
     """Groups of slices (indices) that share one position within 0.01 mm."""
-    groups: list[list[int]] = []
-    by_place = sorted(range(len(slices)), key=lambda n: slices[n].position)
-    normal = _normal(slices[0])
-    along = {n: float(np.dot(normal, slices[n].position)) for n in by_place}
-    last: list[int] = []
-    for n in sorted(by_place, key=lambda n: along[n]):
-        if last and _near(slices[n].position, slices[last[0]].position):
-            last.append(n)
-            continue
-        if len(last) > 1:
-            groups.append(last)
-        last = [n]
-    if len(last) > 1:
-        groups.append(last)
-    return groups
+    groups: dict[int, list[int]] = {}
+    for n, place in enumerate(places(slices)):
+        groups.setdefault(place, []).append(n)
+    return [group for _, group in sorted(groups.items()) if len(group) > 1]
 
 
-def series_geometry(slices: Sequence[SliceGeometry], max_spacing_mm: float = 1e9) -> SeriesGeometry:
+def check_slices(slices: Sequence[SliceGeometry]) -> None:
+    """Refuse slices that lack a place or do not lie on parallel planes of one kind.
+
+    Raises
+    ------
+    GeometryError
+        missing_position, missing_orientation, missing_spacing, mixed_size, mixed_spacing, mixed_orientation,
+        non_orthonormal.
+    """
+    _complete(slices)
+    _uniform(slices)
+    row, column = np.array(slices[0].orientation[:3]), np.array(slices[0].orientation[3:])
+    if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
+        measured = {"row_norm": _short(np.linalg.norm(row)), "column_norm": _short(np.linalg.norm(column))}
+        raise GeometryError("Row and column directions are not orthonormal.", rule="non_orthonormal", measured=measured)
+
+
+def series_geometry(
+    slices: Sequence[SliceGeometry], max_spacing_mm: float = 1e9, allow: Collection[str] = ()
+) -> SeriesGeometry:
     """Check the geometry of a series and return its order and affine.
+
+    Parameters
+    ----------
+    allow : collection of str
+        Of gantry_tilt and uneven_spacing, those that the caller resamples: they are noted as defects, not raised.
 
     Raises
     ------
@@ -77,14 +105,9 @@ def series_geometry(slices: Sequence[SliceGeometry], max_spacing_mm: float = 1e9
         mixed_spacing, mixed_orientation, non_orthonormal, single_slice, duplicate_positions, gantry_tilt,
         shifted_slices, missing_slices, uneven_spacing, spacing_too_large.
     """
-    _complete(slices)
+    check_slices(slices)
     first = slices[0]
-    _uniform(slices)
-    row = np.array(first.orientation[:3])
-    column = np.array(first.orientation[3:])
-    if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
-        measured = {"row_norm": _short(np.linalg.norm(row)), "column_norm": _short(np.linalg.norm(column))}
-        raise GeometryError("Row and column directions are not orthonormal.", rule="non_orthonormal", measured=measured)
+    row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     if len(slices) < 2:
         raise GeometryError("One slice makes no volume.", rule="single_slice", measured={"slices": 1})
     if groups := duplicates(slices):
@@ -95,11 +118,23 @@ def series_geometry(slices: Sequence[SliceGeometry], max_spacing_mm: float = 1e9
     order = tuple(int(n) for n in np.argsort(along, kind="stable"))
     positions = np.array([slices[n].position for n in order])
     steps = np.diff(along[list(order)])
-    _tilt(positions, normal)
-    _straight(positions, normal)
-    _even(steps)
+    defects: dict[str, Mapping[str, object]] = {}
+
+    def check(rule: Callable[..., None], *values: NDArray[np.float64]) -> None:
+        try:
+            rule(*values)
+        except GeometryError as error:
+            if error.rule not in allow:
+                raise
+            defects[error.rule] = error.measured
+
+    check(_tilt, positions, normal)
+    check(_straight, positions, normal)
+    check(_even, steps)
     step = (positions[-1] - positions[0]) / (len(order) - 1)
-    spacing = float(np.linalg.norm(step))
+    if defects:
+        step = normal / np.linalg.norm(normal) * float(np.median(steps))
+    spacing = float(steps.max()) if defects else float(np.linalg.norm(step))
     if spacing > max_spacing_mm:
         raise GeometryError(
             f"Slices are {spacing:.2f} mm apart.", f"project.yaml allows {max_spacing_mm} mm (ingest.max_spacing_mm).",
@@ -110,7 +145,7 @@ def series_geometry(slices: Sequence[SliceGeometry], max_spacing_mm: float = 1e9
     affine[:3, 1] = column * first.pixel_spacing[0]
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
-    return SeriesGeometry(order, LPS_TO_RAS @ affine)
+    return SeriesGeometry(order, LPS_TO_RAS @ affine, defects)
 
 
 def _complete(slices: Sequence[SliceGeometry]) -> None:
@@ -153,7 +188,7 @@ def _tilt(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
     angle = float(np.degrees(np.arctan2(across, abs(along))))
     if angle > TILT_DEGREES:
         raise GeometryError(
-            f"The gantry is tilted by {angle:.2f}°.", "Resample it upright before it is offered.",
+            f"The gantry is tilted by {angle:.2f}°.", "project.yaml can have it resampled (ingest.gantry_tilt).",
             rule="gantry_tilt", measured={"degrees": _short(angle)},
         )  # fmt: skip
 
@@ -185,7 +220,7 @@ def _even(steps: NDArray[np.float64]) -> None:
         )  # fmt: skip
     raise GeometryError(
         f"Slice spacing varies from {steps.min():.3f} to {steps.max():.3f} mm.",
-        "A volume needs even spacing; reconstruct it evenly or leave it out.",
+        "A volume needs even spacing; project.yaml can have it resampled (ingest.uneven_spacing).",
         rule="uneven_spacing",
         measured={"min_mm": _short(steps.min()), "median_mm": _short(median), "max_mm": _short(steps.max())},
     )
@@ -193,10 +228,6 @@ def _even(steps: NDArray[np.float64]) -> None:
 
 def _normal(item: SliceGeometry) -> NDArray[np.float64]:
     return np.cross(np.array(item.orientation[:3]), np.array(item.orientation[3:]))
-
-
-def _near(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return float(np.linalg.norm(np.subtract(a, b))) < DUPLICATE_MM
 
 
 def _short(value: float | np.floating) -> float:

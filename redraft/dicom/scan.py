@@ -1,62 +1,46 @@
-"""Headers of a folder tree, grouped into series. Only small records are kept, so memory does not grow with pixels."""
+"""Headers of a folder tree, to be grouped into series. A file is read no further than its header."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from redraft.dicom.elements import Bounds, Elements, Short, walk_file
+from redraft.errors import ReadError
 
-TAGS = [
-    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "PatientName",
-    "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "SamplesPerPixel",
-    "PhotometricInterpretation", "BurnedInAnnotation", "TemporalPositionIdentifier", "EchoNumbers", "EchoTime",
-    "AcquisitionNumber", "SeriesNumber",
-]  # fmt: skip
+LAST = 0x0028FFFF  # what grouping and geometry need stands in groups up to 0028
+FIRST_BYTES = 16_384
+BOUNDS = Bounds()
+FOREIGN = {
+    "not_dicom", "truncated", "unreadable", "missing_series_uid", "malformed", "nesting", "elements", "inflated_size",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Header:
-    """One DICOM file's header, as far as grouping and geometry need it. Identifiers stay in here."""
+    """One DICOM file's header up to group 0028. Identifiers stay in here.
+
+    Values are converted from their bytes when they are asked for: wrong ones are empty, none raises.
+    """
 
     path: Path
     size: int
     transfer_syntax: str
-    dataset: Dataset = field(repr=False)
+    elements: Elements = field(repr=False)
 
     def text(self, name: str) -> str:
-        """A header value as text, empty where absent."""
-        value = self._value(name)
-        return "" if value is None else str(value)
+        """A header value as text, empty where absent; several values are divided by backslashes."""
+        return self.elements.text(name)
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """A multi-valued header value as numbers; empty where absent or not numeric."""
-        value = self._value(name)
-        try:
-            return tuple(float(item) for item in value) if value is not None else ()
-        except (TypeError, ValueError):
-            return ()
+        return self.elements.numbers(name)
 
     def integer(self, name: str) -> int | None:
-        value = self._value(name)
-        try:
-            return None if value is None else int(value)
-        except (TypeError, ValueError):
-            return None
-
-    def _value(self, name: str) -> Any:
-        """A header value, converted from its bytes now; None where absent or not what its representation allows."""
-        try:
-            return self.dataset.get(name)
-        except Exception:  # pydicom's converters raise a dozen unrelated types for wrong bytes
-            return None
+        """A header value as an integer; None where absent or not numeric."""
+        return self.elements.integer(name)
 
 
 @dataclass(frozen=True)
@@ -64,7 +48,7 @@ class Foreign:
     """A file that is no readable DICOM object."""
 
     path: Path
-    rule: str  # not_dicom | truncated | unreadable
+    rule: str  # one of FOREIGN
 
 
 def files_below(paths: Iterable[Path]) -> Iterator[Path]:
@@ -77,20 +61,27 @@ def files_below(paths: Iterable[Path]) -> Iterator[Path]:
                 yield path
 
 
-def read_header(path: Path) -> Header | Foreign:
+def read_header(path: Path, bounds: Bounds = BOUNDS) -> Header | Foreign:
     """Read one file's header without its pixels."""
     try:
-        size = path.stat().st_size
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd values are judged by our own rules below
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-            syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", "")) if hasattr(dataset, "file_meta") else ""
-    except InvalidDicomError:
-        return Foreign(path, "not_dicom")
-    except EOFError:
-        return Foreign(path, "truncated")
-    except Exception:  # what pydicom raises for damaged bytes has no common base
+        with open(path, "rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            start, wanted = b"", FIRST_BYTES
+            while True:
+                start += stream.read(wanted - len(start))
+                whole = len(start) < wanted or len(start) >= size
+                try:
+                    file = walk_file(start, bounds, last=LAST, whole=whole)
+                    break
+                except Short:
+                    wanted *= 8
+    except ReadError as error:
+        return Foreign(path, error.rule)
+    except OSError:
         return Foreign(path, "unreadable")
-    if "SOPClassUID" not in dataset or "SeriesInstanceUID" not in dataset:
+    if not file.sop_class:
         return Foreign(path, "unreadable")
-    return Header(path, size, syntax, dataset)
+    if not file.elements.text("SeriesInstanceUID"):
+        # Files without it may be of any number of patients: no rule could tell their exams apart.
+        return Foreign(path, "missing_series_uid")
+    return Header(path, size, file.syntax, file.elements)

@@ -17,13 +17,13 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from redraft.config.sources import Wanted
-from redraft.dicom.aside import set_aside
-from redraft.dicom.decode import PixelSource
-from redraft.dicom.elements import AGAIN, Bounds, File, walk_file
-from redraft.dicom.frames import Frame, single_frame
-from redraft.dicom.geometry import SeriesGeometry, series_geometry
-from redraft.dicom.split import drop_copies, values_digest
-from redraft.dicom.stack import stack
+from redraft.dicom.aside import ENHANCED, set_aside
+from redraft.dicom.elements import AGAIN, Bounds, File, declared_voxels, walk_file
+from redraft.dicom.frames import Frame, frames_of
+from redraft.dicom.geometry import SeriesGeometry, check_slices, series_geometry
+from redraft.dicom.resample import resample
+from redraft.dicom.split import split
+from redraft.dicom.stack import stack, values_digest
 from redraft.errors import ExamError, ReadError
 from redraft.volumes import Volume
 
@@ -41,7 +41,7 @@ class ReadRules:
     uneven_spacing: str = "refuse"
     max_spacing_mm: float = 20.0
     max_voxels: int = 600_000_000
-    wanted: Wanted = Wanted()
+    wanted: Wanted = field(default_factory=Wanted)
     accessions: frozenset[str] = frozenset()
     quarantine_modalities: tuple[str, ...] = ()
     nesting: int = 24
@@ -67,7 +67,14 @@ class ReadRules:
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.nesting, self.elements, self.max_voxels * 4)
+        """What one file may ask for."""
+        return Bounds(self.nesting, self.elements, self.max_voxels)
+
+    @property
+    def resampled(self) -> tuple[str, ...]:
+        """Rules of geometry whose breach is resampled."""
+        chosen = {"gantry_tilt": self.gantry_tilt, "uneven_spacing": self.uneven_spacing}
+        return tuple(rule for rule, way in chosen.items() if way == "resample")
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ class Series:
     _parts: list[_Part] = field(repr=False)
     _frame_of_reference: str = field(repr=False)
     _measured: dict[str, Any]
+    _max_voxels: int
 
     @cached_property
     def header(self) -> Dataset:
@@ -135,32 +143,35 @@ class Series:
         """The volumes one at a time; an error stands for a volume that cannot be read. Can be gone through once."""
         while self._parts:
             part = self._parts.pop(0)
-            frames = [part.frames[n] for n in part.geometry.order]
-            part.frames.clear()
-            slices = tuple(Instance(frame.uid, frame.number, frame.geometry.position) for frame in frames)
             try:
-                array = stack(frames)
+                yield self._volume(part)
             except ExamError as error:
                 yield error
-                continue
-            yield SeriesVolume(
-                key=part.key,
-                volume=Volume(array, part.geometry.affine),
-                slices=slices,
-                orientation_lps=frames[0].geometry.orientation,
-                measured={**self._measured, **part.measured},
-                frame_of_reference=self._frame_of_reference,
-            )
+
+    def _volume(self, part: _Part) -> SeriesVolume:
+        frames, geometry = part.frames, part.geometry
+        array, measured = stack(frames)
+        volume = Volume(array, geometry.affine)
+        if geometry.defects:
+            volume, how = resample(array, [frame.geometry for frame in frames], geometry, self._max_voxels)
+            measured.update(how)
+        return SeriesVolume(
+            key=part.key,
+            volume=volume,
+            slices=tuple(Instance(frame.uid, frame.number, frame.geometry.position) for frame in frames),
+            orientation_lps=frames[0].geometry.orientation,
+            measured={**self._measured, **measured},
+            frame_of_reference=self._frame_of_reference,
+        )
 
 
 @dataclass
 class _Part:
-    """Frames of one volume, unsorted, and how they lie."""
+    """Frames of one volume in slice order, and how they lie."""
 
     key: str
     frames: list[Frame]
     geometry: SeriesGeometry
-    measured: dict[str, Any] = field(default_factory=dict)
 
 
 def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
@@ -177,29 +188,51 @@ def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
         raise ReadError("A series has no files.", rule="no_files")
     if len({file.elements.text("SeriesInstanceUID") for file in files}) > 1:
         raise ReadError("Files of several series were offered as one.", rule="mixed_series")
-    set_aside(files, rules, lambda: _dataset(files[0].header))
-    instances = [(file.elements.text("SOPInstanceUID"), file.size) for file in files]
-    sources = [PixelSource(file) for file in files]
-    total = sum(source.voxels for source in sources)
-    if total > rules.max_voxels:
-        raise ReadError(
-            f"The series declares {total} voxels.", f"project.yaml allows {rules.max_voxels} (ingest.max_voxels).",
-            rule="too_large", measured={"voxels": total},
-        )  # fmt: skip
-    frames = [single_frame(file, source) for file, source in zip(files, sources, strict=True)]
-    headers = {frame.uid: file.header for frame, file in zip(frames, files, strict=True)}
-    frame_of_reference = files[0].elements.text("FrameOfReferenceUID")
-    modality = files[0].elements.text("Modality")
-    kept, dropped = drop_copies(frames, values_digest)
-    geometry = series_geometry([frame.geometry for frame in kept], rules.max_spacing_mm)
+    set_aside(files, rules)
+    _check_size(files, rules.max_voxels)
+    enhanced = files[0].sop_class in ENHANCED
+    frames: list[Frame] = []
+    for file in files:
+        frames += frames_of(file, enhanced=enhanced)
+    check_slices([frame.geometry for frame in frames])
+    parts, dropped = split(frames, values_digest)
+    ordered = []
+    for part in parts:
+        geometry = series_geometry([frame.geometry for frame in part.frames], rules.max_spacing_mm, rules.resampled)
+        ordered.append(_Part(part.key, [part.frames[n] for n in geometry.order], geometry))
+    first = ordered[0].frames[0].uid
     return Series(
-        modality=modality,
-        instances=instances,
-        _header=headers[kept[geometry.order[0]].uid],
-        _parts=[_Part("", kept, geometry)],
-        _frame_of_reference=frame_of_reference,
-        _measured={"identical_duplicates_dropped": dropped} if dropped else {},
+        modality=files[0].elements.text("Modality"),
+        instances=[(file.sop_instance, file.size) for file in files],
+        _header=next(file.header for file in files if file.sop_instance == first),
+        _parts=ordered,
+        _frame_of_reference=files[0].elements.text("FrameOfReferenceUID"),
+        _measured=_remarks(files, dropped),
+        _max_voxels=rules.max_voxels,
     )
+
+
+def _check_size(files: Sequence[File], max_voxels: int) -> None:
+    """Refuse what declares more than the project allows, before anything is made of it."""
+    voxels = sum(declared_voxels(file.elements) for file in files)
+    if voxels > max_voxels:
+        raise ReadError(
+            f"The series declares {voxels} voxels.", f"project.yaml allows {max_voxels} (ingest.max_voxels).",
+            rule="too_large", measured={"voxels": voxels},
+        )  # fmt: skip
+
+
+def _remarks(files: Sequence[File], dropped: int) -> dict[str, Any]:
+    """What the receipt says of a series beside its verdict."""
+    remarks: dict[str, Any] = {}
+    if dropped:
+        remarks["identical_duplicates_dropped"] = dropped
+    # How values are shown is the viewer's affair; the values are those of the modality (PS3.3 C.7.6.3.1.2).
+    if any(file.elements.text("PhotometricInterpretation") == "MONOCHROME1" for file in files):
+        remarks["photometric_interpretation"] = "MONOCHROME1"
+    if any(file.elements.text("LossyImageCompression") == "01" for file in files):
+        remarks["lossy_compression"] = True
+    return remarks
 
 
 def _read(path: Path, bounds: Bounds) -> File:
