@@ -177,6 +177,7 @@ def _refer(dataset: Dataset, exam: ExamGeometry, positions: list[list[DS]]) -> D
         _reference(sop_class, uid) for uid in dict.fromkeys(p.uid for p in exam.images)
     ]
     dataset.ReferencedSeriesSequence = [listed]
+    dataset.SourceImageSequence = [_reference(sop_class, uid) for uid in dict.fromkeys(p.uid for p in exam.images)]
     slice_of = {tuple(map(str, position)): k for k, position in enumerate(positions)}
     for item in dataset.PerFrameFunctionalGroupsSequence:
         item.pop("DerivationImageSequence", None)
