@@ -161,7 +161,7 @@ def rtstruct_masks(
 
 def require_frame(found: str, expected: str) -> None:
     """Raise LabelError (rule frame_of_reference) where a segmentation lies on another frame of reference."""
-    if found != expected:
+    if not found or found != expected:
         raise LabelError(
             "The segmentation is not on the frame of reference of its exam.",
             "Draw or export it on the exam's own images.", rule="frame_of_reference",

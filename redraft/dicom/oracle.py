@@ -1,4 +1,4 @@
-"""Truth for simulated readers: finds an exam's masks in a folder of RTSTRUCT files or NIfTI label directories.
+"""Truth for simulated readers: an exam's masks in a folder of RTSTRUCT and SEG files or NIfTI label directories.
 
 The index knows exams by pseudonym only, so the truth of an exam is found without the vault.
 """
@@ -6,7 +6,7 @@ The index knows exams by pseudonym only, so the truth of an exam is found withou
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,11 +14,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from redraft.dicom.contours import open_rtstruct, referenced_series, rtstruct_masks
+from redraft.config.schema import Structure
+from redraft.dicom.contours import open_rtstruct, referenced_series
 from redraft.dicom.scan import Header, files_below, read_header
 from redraft.errors import LabelError, ReadError, RedraftError
 from redraft.security.pseudonyms import Pseudonyms
-from redraft.volumes import Volume, grid_difference, read_volume
+from redraft.segmentation.exam import ExamGeometry
+from redraft.segmentation.read import open_dicom, read_labels, read_segmentation
+from redraft.segmentation.seg_in import SEG_CLASSES, seg_referenced_series
+
+__all__ = ["TruthIndex", "is_label_file", "is_nifti", "nifti_stem", "read_labels"]
 
 LABEL_FOLDERS = re.compile(r"^labels?(Tr|Ts)?$", re.IGNORECASE)
 
@@ -40,28 +45,21 @@ def is_label_file(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Truth:
-    kind: Literal["rtstruct", "nifti"]
-    path: Path
+    kind: Literal["dicom", "nifti"]
+    paths: tuple[Path, ...]
 
 
 class TruthIndex:
     """Truth by series pseudonym; masks are read when asked for and not kept."""
 
-    def __init__(self, found: Mapping[str, _Truth], structures: Mapping[str, tuple[int, Sequence[str]]]):
+    def __init__(self, found: Mapping[str, _Truth], structures: Sequence[Structure], uid: Callable[[str], str]):
         self._found = found
         self._structures = structures
+        self._uid = uid
 
     @classmethod
-    def scan(
-        cls, root: Path, pseudonyms: Pseudonyms, structures: Mapping[str, tuple[int, Sequence[str]]]
-    ) -> TruthIndex:
-        """Index every truth file below `root`.
-
-        Parameters
-        ----------
-        structures : mapping
-            Structure name to (label value, ROI aliases).
-        """
+    def scan(cls, root: Path, pseudonyms: Pseudonyms, structures: Sequence[Structure]) -> TruthIndex:
+        """Index every truth file below `root`: NIfTI by its stem, DICOM by the series that it refers to."""
         if not root.is_dir():
             raise ReadError(
                 "The truth folder is not there.", "Set simulation.oracle in project.yaml.", rule="no_oracle"
@@ -70,56 +68,45 @@ class TruthIndex:
         for path in files_below([root]):
             if is_nifti(path):
                 if is_label_file(path):
-                    found[pseudonyms.series_id(f"nifti/{nifti_stem(path)}")] = _Truth("nifti", path)
+                    found[pseudonyms.series_id(f"nifti/{nifti_stem(path)}")] = _Truth("nifti", (path,))
                 continue
-            header = read_header(path)
-            if isinstance(header, Header) and header.text("Modality") == "RTSTRUCT":
-                for uid in referenced_series(open_rtstruct(path)):
-                    found[pseudonyms.series_id(uid)] = _Truth("rtstruct", path)
-        return cls(found, structures)
+            for uid in _series(path):
+                known = found.get(pseudonyms.series_id(uid))
+                # One file per structure is a habit of many archives: files of one series are read as one.
+                paths = known.paths if known is not None and known.kind == "dicom" else ()
+                found[pseudonyms.series_id(uid)] = _Truth("dicom", (*paths, path))
+        return cls(found, structures, pseudonyms.uid)
 
     def __contains__(self, series_id: str) -> bool:
         return series_id in self._found
 
-    def labels(self, series_id: str, reference: Volume) -> NDArray[np.uint8]:
-        """Label array of one exam on its own grid; later structures win where two overlap.
+    def labels(self, series_id: str, exam: ExamGeometry) -> NDArray[np.uint8]:
+        """Label array of one exam on its own grid; see `redraft.segmentation.structures.LabelMap` for overlaps.
 
         Raises
         ------
         LabelError
-            No truth for this exam, another grid, or values the project does not know.
+            No truth for this exam, another grid or frame of reference, or values that the project does not know.
         """
         truth = self._found.get(series_id)
         if truth is None:
             raise LabelError(f"There is no truth for series {series_id}.", "Check simulation.oracle.", rule="no_truth")
         if truth.kind == "nifti":
-            return read_labels(truth.path, reference, {value for value, _ in self._structures.values()}, series_id)
+            return read_labels(truth.paths[0], exam.grid, {s.value for s in self._structures}, series_id)
         try:
-            names = {name: aliases for name, (_, aliases) in self._structures.items()}
-            masks = rtstruct_masks(open_rtstruct(truth.path), reference, names)
+            # Clinical structure sets hold couch, body and margins too.
+            return read_segmentation(truth.paths, exam, self._structures, unknown="ignore", uid=self._uid)
         except RedraftError as error:
             raise LabelError(f"Truth of series {series_id}: {error.what}", error.do, rule=error.code) from error
-        labels = np.zeros(reference.shape, dtype=np.uint8)
-        for name, (value, _) in self._structures.items():
-            if name in masks:
-                labels[masks[name]] = value
-        return labels
 
 
-def read_labels(path: Path, reference: Volume, values: set[int], name: str) -> NDArray[np.uint8]:
-    """Read a NIfTI label file for one exam. Raises LabelError naming `name` for another grid or unknown values."""
-    volume = read_volume(path)
-    difference = grid_difference(reference, volume)
-    if difference is not None:
-        raise LabelError(f"The label of {name} is on another grid.", "Export it on the image's own grid.",
-                         rule="grid", measured=difference)  # fmt: skip
-    array = volume.array
-    if not np.isfinite(array).all() or (array != np.rint(array)).any():
-        raise LabelError(f"The label of {name} holds values that are no integers.", rule="not_integer")
-    unknown = sorted(set(np.unique(array).astype(int).tolist()) - values - {0})
-    if unknown:
-        raise LabelError(
-            f"The label of {name} holds unknown values {unknown[:5]}.", f"Allowed: 0 and {sorted(values)}.",
-            rule="unknown_values", measured={"values": unknown[:10]},
-        )  # fmt: skip
-    return array.astype(np.uint8)
+def _series(path: Path) -> list[str]:
+    """Series that a DICOM segmentation refers to; none for any other file."""
+    header = read_header(path)
+    if not isinstance(header, Header):
+        return []
+    if header.text("SOPClassUID") in SEG_CLASSES:
+        return list(dict.fromkeys(seg_referenced_series(open_dicom(path))))
+    if header.text("Modality") == "RTSTRUCT":
+        return list(dict.fromkeys(referenced_series(open_rtstruct(path))))
+    return []

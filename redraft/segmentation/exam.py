@@ -49,7 +49,7 @@ class ExamGeometry:
     affine : float64, shape (4, 4)
         Voxel index to RAS+ mm.
     frame_of_reference : str
-        UID of the space that the grid lies in.
+        UID of the space that the grid lies in; empty where the images did not say.
     orientation_lps : six floats
         Directions of i and j in LPS (PS3.3 C.7.6.2.1.1).
     images : tuple of Plane
@@ -107,6 +107,12 @@ class ExamGeometry:
             raise ReadError(what, "Restore exam.json with `dvc checkout`.", rule="exam_record") from error
 
     @classmethod
+    def of_image(cls, exam_id: str, image: Volume) -> ExamGeometry:
+        """The grid of an image whose record is not at hand: enough for NIfTI and NRRD, never for DICOM."""
+        lps = LPS_TO_RAS @ image.affine
+        return cls(exam_id, "", "", image.shape, image.affine, "", _orientation(lps), (), on_grid=False)
+
+    @classmethod
     def _from_dicom(cls, common: dict[str, Any], slices: Mapping[str, Any], content: Mapping[str, Any]) -> ExamGeometry:
         images = tuple(
             Plane(str(item["uid"]), item.get("frame"), _three(item["position_lps"])) for item in slices["instances"]
@@ -117,8 +123,8 @@ class ExamGeometry:
         if not on_grid:
             orientation = _orientation(lps)
         return cls(
-            **common, frame_of_reference=str(slices["frame_of_reference"]), orientation_lps=orientation, images=images,
-            on_grid=on_grid, study=slices.get("study") or content.get("study"),
+            **common, frame_of_reference=str(slices["frame_of_reference"] or ""), orientation_lps=orientation,
+            images=images, on_grid=on_grid, study=slices.get("study") or content.get("study"),
             series=slices.get("series") or content.get("series"),
             sop_class=slices.get("sop_class") or content.get("sop_class"),
             header=slices.get("header") or content.get("header") or {},
@@ -164,7 +170,14 @@ class ExamGeometry:
         return _three(self.lps @ np.array([0, 0, k, 1.0]))
 
     def complete(self) -> tuple[str, str, str]:
-        """Study, series and SOP class. Raises ReadError (rule exam_record) where the exam's record lacks them."""
+        """Study, series and SOP class, which DICOM objects about the exam must name.
+
+        Raises ReadError: rule exam_record where the exam's record lacks them, frame_of_reference where its images had
+        no frame of reference.
+        """
+        if not self.frame_of_reference:
+            what = f"The images of exam {self.exam_id} have no frame of reference."
+            raise ReadError(what, "Export as NIfTI or NRRD.", rule="frame_of_reference")
         if not (self.study and self.series and self.sop_class):
             what = f"The record of exam {self.exam_id} does not name its study, series and SOP class."
             raise ReadError(what, _AGAIN, rule="exam_record")

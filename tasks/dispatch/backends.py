@@ -15,14 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from redraft.config.schema import Reader, Structure
+from redraft.config.schema import Reader, Structure, StructureKind
 from redraft.digest import sha256_bytes, sha256_file
 from redraft.errors import LabelError, ReadError
 from redraft.files import write_text
 from redraft.reader_model import EffortParameters, VolumeParameters, simulate_reader
+from redraft.segmentation.exam import ExamGeometry
+from redraft.segmentation.read import read_segmentation
 from redraft.volumes import Volume, read_volume, write_volume
 from tasks.dispatch.contract import Minutes, Result, Task
 from tasks.dispatch.packages import DRAFT, IMAGE, LABEL, REJECTION, RESULT, TASK
+
+# What a reader may hand in; NIfTI is what is kept.
+LABELS = (LABEL, "label.nrrd", "label.seg.nrrd", "label.dcm")
+CONVERTED = ".converted.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,28 @@ class Backend(Protocol):
 
 
 class FolderBackend:
-    """Packages in a shared folder; a result.json beside label.nii.gz says that the work is finished."""
+    """Packages in a shared folder; a result.json beside the label says that the work is finished.
+
+    A label handed in as NRRD, DICOM SEG or RTSTRUCT is converted to NIfTI beside it; the file itself stays as it is.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+        With codes and aliases, by which segments are told.
+    exams : function, optional
+        Exam id to its geometry; without it no DICOM label is taken, for its frame of reference could not be compared.
+    """
 
     simulated = False
 
-    def __init__(self, work: Path):
+    def __init__(
+        self,
+        work: Path,
+        structures: Sequence[Structure] = (),
+        exams: Callable[[str], ExamGeometry] | None = None,
+    ):
         self.work = work
+        self.structures, self._exams = structures, exams
 
     def collect(self, outstanding: Sequence[str], failed: Callable[[str, LabelError], None]) -> Iterator[Returned]:
         """See Backend. A label without result.json is work in progress."""
@@ -80,17 +102,27 @@ class FolderBackend:
         aside = folder / f"returned-{number}"
         aside.mkdir(exist_ok=True)
         text = "This segmentation could not be accepted:\n" + "".join(f"- {reason}\n" for reason in reasons)
-        write_text(folder / REJECTION, text + "Mend it, save label.nii.gz again and write a new result.json.\n")
-        for name in (RESULT, LABEL):  # result.json first: without it the work counts as unfinished
+        write_text(folder / REJECTION, text + "Mend it, save the label again and write a new result.json.\n")
+        for name in (RESULT, *LABELS, CONVERTED):  # result.json first: without it the work counts as unfinished
             if (folder / name).exists():
                 (folder / name).replace(aside / name)
+
+    def label_of(self, assignment_id: str) -> Path | None:
+        """The label of a package as NIfTI; None where there is none (or none was converted yet)."""
+        paths = [self.work / assignment_id / name for name in (LABEL, CONVERTED)]
+        return next((path for path in paths if path.is_file()), None)
 
     def _read(self, assignment: str, folder: Path) -> Returned:
         def bad(rule: str, what: str, do: str) -> LabelError:
             return LabelError(f"Assignment {assignment}: {what}", do, rule=rule)
 
         home = self.work.resolve() / assignment
-        for name in (RESULT, TASK, LABEL):  # a link could pass off any file of this machine as a reader's work
+        for name in (
+            RESULT,
+            TASK,
+            *LABELS,
+            CONVERTED,
+        ):  # a link could pass off any file of this machine as a reader's work
             path = folder / name
             if (
                 path.is_symlink()
@@ -120,9 +152,15 @@ class FolderBackend:
             raise bad("result", "a rejected draft needs a reason_code.", "Say why the draft was of no use.")
         if (result.simulated or result.origin == "simulated") != self.simulated:
             raise bad("result", "simulated minutes come from the simulated backend only.", "Say how they were taken.")
-        label = folder / LABEL
-        if not label.is_file():
+        labels = [folder / name for name in LABELS if (folder / name).is_file()]
+        if not labels:
             raise bad("no_label", "label.nii.gz is missing.", "Save the segmentation, then write result.json.")
+        if len(labels) > 1:
+            names = ", ".join(path.name for path in labels)
+            raise bad("several_labels", f"it holds several labels ({names}).", "Leave the one that counts.")
+        (label,) = labels
+        if label.name != LABEL:
+            label = self._converted(label, task, bad)
         try:
             with gzip.open(label) as stream:  # to its end: only there its checksum tells a damaged copy
                 while stream.read(1 << 22):
@@ -131,6 +169,23 @@ class FolderBackend:
         except (ReadError, OSError, EOFError, zlib.error) as error:
             raise bad("unreadable", "label.nii.gz cannot be read.", "Save it again; it may be half copied.") from error
         return Returned(assignment, label, sha256_file(label), result)
+
+    def _converted(self, label: Path, task: Task, bad: Callable[[str, str, str], LabelError]) -> Path:
+        """The label as NIfTI: written anew each time, so that nobody can slip another file in its place."""
+        told = [Structure(name=s.name, value=s.value, kind=StructureKind(s.kind)) for s in task.structures]
+        if self._exams is None and label.suffix != ".nrrd":
+            raise bad("exam_record", "a DICOM label needs the exam's record.", "Save it as NIfTI or NRRD.")
+        try:
+            if self._exams is not None:
+                exam = self._exams(task.exam_id)
+            else:
+                exam = ExamGeometry.of_image(task.exam_id, read_volume(label.with_name(IMAGE)))
+            labels = read_segmentation(label, exam, self.structures or told)
+        except (LabelError, ReadError) as error:
+            raise bad(error.rule, error.what[:1].lower() + error.what[1:], error.do) from error
+        target = label.with_name(CONVERTED)
+        write_volume(target, exam.grid.like(labels))
+        return target
 
 
 class SimulatedBackend(FolderBackend):
@@ -143,8 +198,8 @@ class SimulatedBackend(FolderBackend):
         readers: Sequence[Reader], parameters: EffortParameters | VolumeParameters, seed: int,
     ) -> None:  # fmt: skip
         """`truth` takes an exam id and its image and returns label values on its grid."""
-        super().__init__(work)
-        self.truth, self.seed, self.parameters, self.structures = truth, seed, parameters, structures
+        super().__init__(work, structures)
+        self.truth, self.seed, self.parameters = truth, seed, parameters
         self.readers = {reader.id: reader for reader in readers}
 
     def collect(self, outstanding: Sequence[str], failed: Callable[[str, LabelError], None]) -> Iterator[Returned]:

@@ -14,11 +14,12 @@ from redraft.errors import LabelError
 from redraft.ledger import AssignmentState, Tx, move_assignment
 from redraft.project import Project
 from redraft.rounds import get
+from redraft.segmentation.exam import ExamGeometry
 from redraft.steps import Context, Contract, Done, run_step
 from tasks.dispatch.assign import Plan, assign
 from tasks.dispatch.backends import FolderBackend, SimulatedBackend
 from tasks.dispatch.contract import Task, TaskStructure
-from tasks.dispatch.packages import LABEL, RESULT, make_package
+from tasks.dispatch.packages import RESULT, make_package
 
 
 class DispatchInputs(Contract):
@@ -173,8 +174,12 @@ def _package(project: Project, number: int, plan: Plan, cohort: Cohort, drafts: 
 
 def backend_for(project: Project) -> FolderBackend:
     """The annotation backend that project.yaml chooses."""
+
+    def geometry(exam_id: str) -> ExamGeometry:
+        return ExamGeometry.load(project.image(exam_id).with_name("exam.json"))
+
     if project.config.dispatch.backend == "folder":
-        return FolderBackend(project.work)
+        return FolderBackend(project.work, project.config.structures, geometry)
     from redraft.dicom.oracle import TruthIndex
     from redraft.errors import ConfigError
     from redraft.reader_model import EffortParameters, VolumeParameters
@@ -185,12 +190,12 @@ def backend_for(project: Project) -> FolderBackend:
     truth = TruthIndex.scan(
         project.resolve(simulation.oracle),
         project.pseudonyms,
-        {s.name: (s.value, s.aliases) for s in config.structures},
+        config.structures,
     )
     series = {row["exam_id"]: row["series_id"] for row in project.ledger.rows("exam")}
     parameters = EffortParameters() if simulation.form == "contour" else VolumeParameters()
     return SimulatedBackend(
-        project.work, lambda exam, image: truth.labels(series[exam], image), config.structures,
+        project.work, lambda exam, image: truth.labels(series[exam], geometry(exam)), config.structures,
         config.dispatch.readers, parameters.scaled(simulation.scale), config.seed,
     )  # fmt: skip
 
@@ -254,8 +259,9 @@ def send_back(project_dir: str, number: int, token: int) -> int:
     count = 0
     for row in project.ledger.rows("assignment", state="RETURNED_TO_READER"):
         folder = backend.work / row["assignment_id"]
-        if (folder / RESULT).exists() and (folder / LABEL).exists():
-            count += check(row["assignment_id"], sha256_file(folder / LABEL))
+        label = backend.label_of(row["assignment_id"])
+        if (folder / RESULT).exists() and label is not None:
+            count += check(row["assignment_id"], sha256_file(label))
     return count
 
 
