@@ -1,12 +1,18 @@
-"""`redraft label`: take in work that readers have finished, without closing the round."""
+"""`redraft label`: take in work that readers have finished; write segmentations to files or into a PACS."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.common import JsonOption, ProjectOption, open_project, print_json
+
+if TYPE_CHECKING:
+    from redraft.project import Project
+    from redraft.segmentation.export import Item
 
 label_app = typer.Typer(help="Exchange work with annotation tools.", no_args_is_help=True)
 
@@ -36,3 +42,83 @@ def import_(project_dir: ProjectOption = Path("."), as_json: JsonOption = False)
         print(f"  {assignment}: {', '.join(rules)} (see RETURNED.txt in its package)")
     for name, rule in sorted(out.unreadable.items()):
         print(f"  {name}: {rule}; left where it is")
+
+
+class _Format(StrEnum):
+    seg = "seg"
+    rtstruct = "rtstruct"
+    nifti = "nifti"
+    nrrd = "nrrd"
+
+
+class _What(StrEnum):
+    annotations = "annotations"
+    drafts = "drafts"
+
+
+@label_app.command()
+def export(
+    kind: Annotated[_Format, typer.Option("--format", help="What to write.")],
+    project_dir: ProjectOption = Path("."),
+    number: Annotated[int | None, typer.Option("--round", help="Of this round only.", show_default="all")] = None,
+    exam: Annotated[list[str] | None, typer.Option(help="Of this exam only; may be given several times.")] = None,
+    what: Annotated[_What, typer.Option(help="Readers' annotations, or the model's drafts.")] = _What.annotations,
+    out: Annotated[Path | None, typer.Option(help="Folder to write into.")] = None,
+    to: Annotated[str | None, typer.Option(metavar="SOURCE", help="Store on this DICOMweb source instead.")] = None,
+    by: Annotated[str, typer.Option(help="With --to: who sends.")] = "",
+    reason: Annotated[str, typer.Option(help="With --to: why.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write segmentations to files under pseudonyms, or store them in a PACS under the original images' names.
+
+    With --to each segmentation refers to the original images, found through the vault and compared one by one; who
+    sent what where and why is recorded in the ledger before anything leaves.
+    """
+    from redraft.errors import UsageError
+    from redraft.segmentation.export import collect
+
+    if (out is None) == (to is None):
+        raise UsageError("Say where to: a folder or a DICOMweb source.", "Give either --out DIR or --to SOURCE.")
+    if to is not None and kind is not _Format.seg:
+        raise UsageError(f"A PACS is sent DICOM SEG, not {kind}.", "Use --format seg with --to.")
+    if to is None and (by or reason):
+        raise UsageError("--by and --reason belong to --to.", "Leave them out, or give --to SOURCE.")
+    project = open_project(project_dir)
+    items = collect(project, what.value, number=number, exams=exam or ())
+    if out is not None:
+        _to_files(project, items, kind, out, as_json)
+    elif to is not None:
+        _to_pacs(project, items, to, by, reason, as_json)
+
+
+def _to_files(project: Project, items: list[Item], kind: _Format, out: Path, as_json: bool) -> None:
+    from redraft.segmentation.export import write
+
+    outcome = write(project, items, kind.value, out)
+    if as_json:
+        print_json({"out": str(out), "exported": outcome.exported, "left_out": outcome.left_out})
+    else:
+        print(f"{len(outcome.exported)} segmentations written to {out}; {outcome.manifest.name} lists them.")
+        for row in outcome.left_out:
+            print(f"  {row['exam_id']}: not written [{row['rule']}]: {row['why']}")
+    if outcome.left_out:
+        raise typer.Exit(1)
+
+
+def _to_pacs(project: Project, items: list[Item], to: str, by: str, reason: str, as_json: bool) -> None:
+    from datetime import UTC, datetime
+
+    from redraft.gateway import send
+
+    done = []
+    for sent in send(project, items, to, by=by, reason=reason, clock=lambda: datetime.now(UTC)):
+        done.append(sent)
+        if not as_json:
+            print(f"{sent.exam_id}: " + ("stored" if sent.ok else f"not stored [{sent.rule}]: {sent.why}"))
+    failed = sum(not sent.ok for sent in done)
+    if as_json:
+        print_json({"to": to, "sent": [vars(sent) for sent in done]})
+    else:
+        print(f"{len(done) - failed} of {len(done)} segmentations stored on {to}.")
+    if failed:
+        raise typer.Exit(1)
