@@ -226,7 +226,8 @@ def storage_scp(
     ae = pynetdicom.AE(ae_title)
     ae.maximum_associations = MAX_ASSOCIATIONS
     ae.maximum_pdu_size = MAX_PDU
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout
+    ae.acse_timeout = min(timeout, 30.0)  # who connects and asks for nothing
+    ae.dimse_timeout = ae.network_timeout = timeout
     syntaxes = list(decodable_syntaxes())
     for context in pynetdicom.AllStoragePresentationContexts:
         ae.add_supported_context(context.abstract_syntax, syntaxes)
@@ -549,10 +550,12 @@ class _Server(ThreadedAssociationServer):
             sleep(0.02)
         with self._lock:
             left = list(self._open)
+        established = [assoc for assoc in left if assoc.is_established]
         for assoc in left:
-            assoc.abort()
-        for assoc in left:
-            assoc.join(5)
+            if assoc in established:
+                assoc.abort()
+            elif assoc.dul.socket is not None and assoc.dul.socket.socket is not None:
+                self.shutdown_request(assoc.dul.socket.socket)  # connected, and silent since
         deadline = monotonic() + 5
-        while monotonic() < deadline and self._open:
-            sleep(0.01)
+        while monotonic() < deadline and any(assoc in self._open for assoc in established):
+            sleep(0.01)  # until the keeper knows how they ended
