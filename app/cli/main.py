@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import audit, campaign, cost, intake, key, label, model, receive, rounds, setup, status
+from app.cli import audit, campaign, cost, deid, intake, key, label, model, receive, rounds, setup, status
 from redraft import __version__
 from redraft.errors import RedraftError, UsageError
 
@@ -43,6 +43,7 @@ campaign.register(app)
 app.add_typer(cost.app, name="cost")
 app.add_typer(audit.app, name="audit")
 app.add_typer(key.app, name="key")
+app.add_typer(deid.app, name="deid")
 app.add_typer(model.app, name="model")
 
 

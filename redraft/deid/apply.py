@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.utils import get_expected_length
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _DEPTH = 40  # of sequences; real objects have six
 _TEXT = frozenset(("AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
+_PIXEL_DATA = 0x7FE00010
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _TABLES = frozenset((0x7FE00001, 0x7FE00002, 0x00281201, 0x00281202, 0x00281203))
 _PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
@@ -54,6 +56,7 @@ class _Object:
     patient: str  # what its pseudonym is made from
     days: int
     signed: bool
+    pixel_bytes: int | None  # of native pixel data; None where it is encapsulated or not declared
     conform: bool  # dummies and empty values that its IOD asks for
     own: frozenset[str] = field(repr=False)  # identifiers that its text must not hold, in lower case
 
@@ -126,8 +129,9 @@ class Deidentifier:
             patient=patient,
             days=self.pseudonyms.days_back(patient, self.rules.max_shift_days),
             signed=_text(ds, 0x00280103) == "1",
+            pixel_bytes=_declared(ds),
             conform=conform,
-            own=frozenset(_own_identifiers(ds)),
+            own=frozenset(own_identifiers(ds)),
         )
 
     def _walk(
@@ -172,9 +176,10 @@ class Deidentifier:
                     return None
                 return self._kept_element(tag, vr, element, known, path, depth)
         except Unreadable:
+            kind = type_of(known.sop_class, path) if known.conform else 3
             if action is None and vr not in _TEXT and vr != "SQ":
-                return None  # a number is never made up
-            return self._instead(tag, vr, type_of(known.sop_class, path) if known.conform else 3)
+                return self._instead(tag, vr, kind) if kind == 2 else None  # a number is never made up
+            return self._instead(tag, vr, kind)
         if not known.conform:
             return None
         return self._by_action(tag, vr, action, known, path)
@@ -209,7 +214,7 @@ class Deidentifier:
         if vr == "SQ":
             return self._sequence(tag, element, known, path, depth)
         if tag in _PIXELS or tag in _TABLES:
-            return _bytes(tag, vr, element)
+            return _bytes(tag, vr, element, known.pixel_bytes if tag == _PIXEL_DATA else None)
         items = _items(element)
         if not items:
             return DataElement(tag, vr, None)
@@ -234,11 +239,11 @@ class Deidentifier:
                 return self._coded_string(tag, value)
             case "DS" | "IS":
                 text = values.decimal(value) if vr == "DS" else values.integer(value)
-                if text.lstrip("+-0") in known.own:
+                if _same_number(text, known.own):
                     raise Unreadable
                 return text
             case "US" | "SS" | "UL" | "SL" | "UV" | "SV" | "FL" | "FD":
-                if str(value) in known.own:
+                if _same_number(str(value), known.own):
                     raise Unreadable
                 return values.number(vr, value)
             case "AT":
@@ -364,10 +369,12 @@ def _items(element: DataElement) -> list[Any]:
     return list(value)
 
 
-def _bytes(tag: BaseTag, vr: str, element: DataElement) -> DataElement:
+def _bytes(tag: BaseTag, vr: str, element: DataElement, size: int | None) -> DataElement:
+    """Bytes as they are, but no more than the pixels declare: what is behind them is nobody's pixel."""
     if not isinstance(element.value, bytes):
         raise Unreadable
-    out = DataElement(tag, vr, element.value)
+    data = element.value if size is None else element.value[:size] + b"\0" * (size % 2)
+    out = DataElement(tag, vr, data)
     out.is_undefined_length = element.is_undefined_length
     return out
 
@@ -379,6 +386,17 @@ def _text(ds: Dataset, tag: int) -> str:
     except Exception:  # see `_walk`
         return ""
     return "" if value is None else str(value)
+
+
+def _declared(ds: Dataset) -> int | None:
+    """Bytes of native pixel data that the header declares (PS3.5 8.1.1)."""
+    syntax = UID(_text(getattr(ds, "file_meta", Dataset()), 0x00020010) or "1.2.840.10008.1.2")
+    if not syntax.is_transfer_syntax or syntax.is_encapsulated:
+        return None
+    try:
+        return int(get_expected_length(ds, unit="bytes"))
+    except Exception:  # see `_walk`; an object without pixels has no such attributes
+        return None
 
 
 # -- codes ------------------------------------------------------------------------------------------------------------
@@ -415,7 +433,7 @@ _WORDS = """
 _IDENTIFYING = frozenset(_WORDS.split())
 
 
-def _own_identifiers(ds: Dataset, depth: int = 0) -> Iterator[str]:
+def own_identifiers(ds: Dataset, depth: int = 0) -> Iterator[str]:
     """Identifiers of the object, whole and in words, in lower case."""
     for tag in ds.keys():  # noqa: SIM118 - iterating the data set itself converts every value
         vr = getattr(ds.get_item(tag), "VR", None) or _dictionary_vr(tag)
@@ -428,7 +446,7 @@ def _own_identifiers(ds: Dataset, depth: int = 0) -> Iterator[str]:
         if element.VR == "SQ":
             if depth < _DEPTH:
                 for item in element.value:
-                    yield from _own_identifiers(item, depth + 1)
+                    yield from own_identifiers(item, depth + 1)
         elif element.VR == "PN" or keyword_for_tag(tag) in _IDENTIFYING:
             for item in _items_or_none(element):
                 text = str(item).strip().lower()
@@ -440,6 +458,11 @@ def _items_or_none(element: DataElement) -> list[Any]:
         return _items(element)
     except Unreadable:
         return []
+
+
+def _same_number(text: str, own: frozenset[str]) -> bool:
+    """Whether a number is an identifier; of fewer than five digits it is one by chance."""
+    return len(text) >= 5 and (text in own or text.lstrip("+-0") in own)
 
 
 def _holds(text: str, own: frozenset[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import tag_for_keyword
 
 from redraft.deid.profile import table
 
@@ -24,24 +24,20 @@ _DEVICE = """
 _PATIENT = """
     PatientSex PatientAge PatientSize PatientWeight PregnancyStatus SmokingStatus PatientSexNeutered
 """
-# E.3.6: dates that the option does not name: they stay removed.
-_NO_DATES = """
-    PatientBirthDate PatientBirthTime DigitalSignatureDateTime GPSDateStamp GPSTimeStamp
+# E.3.6: dates and times by which exams are ordered and tracers decay. The option names more (admissions, orders,
+# calibrations, menstruation …); nothing here needs them, and they stay removed.
+_DATES = """
+    StudyDate StudyTime SeriesDate SeriesTime AcquisitionDate AcquisitionTime AcquisitionDateTime ContentDate
+    ContentTime InstanceCreationDate InstanceCreationTime StructureSetDate StructureSetTime FrameAcquisitionDateTime
+    FrameReferenceDateTime StartAcquisitionDateTime EndAcquisitionDateTime RadiopharmaceuticalStartTime
+    RadiopharmaceuticalStopTime RadiopharmaceuticalStartDateTime RadiopharmaceuticalStopDateTime
+    DecayCorrectionDateTime ContrastBolusStartTime ContrastBolusStopTime
 """
+_ATTRIBUTES = {"device": _DEVICE, "patient_characteristics": _PATIENT, "longitudinal_modified_dates": _DATES}
 
 
 @lru_cache(maxsize=8)
 def kept_by(option: str) -> frozenset[int]:
     """Listed attributes whose action an option changes."""
-    if option == "longitudinal_modified_dates":
-        never = {tag_for_keyword(keyword) for keyword in _NO_DATES.split()}
-        return frozenset(tag for tag in table() if tag not in never and _vr(tag) in ("DA", "DT", "TM"))
-    words = _DEVICE if option == "device" else _PATIENT
-    return frozenset(tag for keyword in words.split() if (tag := tag_for_keyword(keyword)) in table())  # type: ignore[misc]
-
-
-def _vr(tag: int) -> str:
-    try:
-        return dictionary_VR(tag)
-    except KeyError:
-        return ""
+    tags = (tag_for_keyword(keyword) for keyword in _ATTRIBUTES[option].split())
+    return frozenset(tag for tag in tags if tag in table())  # type: ignore[misc]
