@@ -196,12 +196,8 @@ def _ready(process: subprocess.Popen[bytes], session: requests.Session, url: str
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    # Asked politely it takes three seconds, and there is nothing in its folder that anybody needs afterwards.
+    process.kill()
     process.wait()
 
 
