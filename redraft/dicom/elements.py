@@ -198,6 +198,8 @@ def walk_file(buffer: bytes, bounds: Bounds, *, last: int = 0x7FE00010, whole: b
         elements = Elements(buffer, explicit, little)
         walk = _Walk(buffer, explicit, little, bounds, enter=whole)
         elements.end = walk.dataset(start, len(buffer), 0, elements.found, last=last)
+        if not whole and elements.end + 8 > len(buffer):
+            raise Short  # cut between two elements: there may be more
     except Short:
         if whole:
             raise ReadError("A file ends inside of a data element.", AGAIN, rule="truncated") from None
@@ -227,6 +229,8 @@ def _inflate(buffer: bytes, start: int, bounds: Bounds, last: int, whole: bool) 
             try:
                 walk = _Walk(data, True, True, bounds, enter=whole)
                 elements.end = walk.dataset(len(head), len(data), 0, elements.found, last=last)
+                if elements.end + 8 > len(data) and not machine.eof:
+                    raise Short
                 return elements
             except Short as short:
                 # Pixels say how long they are; what else is missing is header.
