@@ -281,7 +281,10 @@ class DimseSource:
             )  # fmt: skip
         if code in (0xA700, 0xA701, 0xFE00):
             raise NotNow(f"it is out of resources or cancelled {operation}")
-        raise self._error(f"refused {operation} with status 0x{code:04X}", "refused")
+        what = f"refused {operation} with status 0x{code:04X}"
+        if operation == "C-MOVE":  # many answer so, and not with 0xA801, where they do not know the destination
+            what += f"; it may not know {self._section.ae_title} at this machine's address, port {self._section.port}"
+        raise self._error(what, "refused")
 
     def _persist(self, ask: Callable[[], None], progress: Callable[[], int] | None = None) -> None:
         try:
@@ -304,20 +307,16 @@ class DimseSource:
 
 def study_queries(wanted: Wanted, accessions: Iterable[str]) -> Iterator[Dataset]:
     """C-FIND keys at study level that match all that `wanted` does, and perhaps more (PS3.4 C.2.2.2)."""
-    query = _query("STUDY", _STUDY_KEYS)
+    keys: dict[str, str] = {}
     if wanted.dates is not None:
         first, last = ("" if day is None else _da(day) for day in wanted.dates)
-        query.StudyDate = f"{first}-{last}" if first or last else ""
+        keys["StudyDate"] = f"{first}-{last}" if first or last else ""
     if wanted.study_description is not None:
-        query.StudyDescription = _any_case(wanted.study_description)
+        keys["StudyDescription"] = _any_case(wanted.study_description)
     if len(wanted.modalities) == 1:
-        query.ModalitiesInStudy = wanted.modalities[0]
-    if wanted.accessions is None:
-        yield query
-        return
-    for number in sorted(set(accessions)):
-        query.AccessionNumber = number
-        yield query
+        keys["ModalitiesInStudy"] = wanted.modalities[0]
+    for number in [""] if wanted.accessions is None else sorted(set(accessions)):
+        yield _query("STUDY", _STUDY_KEYS, **keys, AccessionNumber=number)
 
 
 def _any_case(pattern: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -20,7 +22,15 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
 
+from redraft.config.base import SecretRef
+from redraft.config.sources import DimseSource as Section
+from redraft.security.keys import KeyRing
+from redraft.security.pseudonyms import Pseudonyms
+from redraft.sources.dimse import DimseSource
+from redraft.sources.protocol import SourceContext
+
 PATIENT = "LEAKY^JANE"
+NAMES = Pseudonyms(KeyRing.published_demo())
 
 
 def series(count: int, *, side: int = 16, name: str = "a", syntax: str = ExplicitVRLittleEndian) -> list[Dataset]:
@@ -145,3 +155,34 @@ def certificates(folder: Path) -> Path:
             "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem",
         )  # fmt: skip
     return folder
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def pacs(host_port: int, title: str = "PACS", wanted: dict[str, Any] | None = None, **more: Any) -> DimseSource:
+    """Our source for a PACS on loopback, impatient enough for a test."""
+    values = {
+        "kind": "dimse", "name": "pacs", "host": "127.0.0.1", "pacs_port": host_port, "pacs_title": title,
+        "port": free_port(), "wanted": wanted or {},
+        "retry": {"attempts": 3, "wait_seconds": 0.01, "timeout_seconds": 1.0}, **more,
+    }  # fmt: skip
+
+    def secret(reference: SecretRef) -> str:
+        raise AssertionError(reference)
+
+    return DimseSource(Section.model_validate(values), SourceContext(NAMES, secret, Path, Path("/nowhere")))
+
+
+def port_of(source: DimseSource) -> int:
+    """Where it wants its instances sent to."""
+    return source._section.port
+
+
+def by_uid(paths: Sequence[Path]) -> dict[str, Dataset]:
+    """Files by their SOP Instance UIDs."""
+    return {ds.SOPInstanceUID: ds for path in paths for ds in [pydicom.dcmread(path)]}

@@ -28,12 +28,11 @@ from pydicom.uid import (
 
 from redraft.config.sources import ReceiveSource
 from redraft.errors import ConfigError, ConflictError
-from redraft.security.keys import KeyRing
-from redraft.security.pseudonyms import Pseudonyms
 from redraft.sources.inbox import InboxSource
 from redraft.sources.receiver import receiving
 from redraft.sources.transfers import release
 from tests.servers.dimse import (
+    NAMES,
     PATIENT,
     answer,
     certificates,
@@ -45,7 +44,6 @@ from tests.servers.dimse import (
     wait_until,
 )
 
-NAMES = Pseudonyms(KeyRing.published_demo())
 ALLOWED = [{"ae_title": "MODALITY", "host": "127.0.0.1"}, {"ae_title": "ROUTER"}]
 
 
