@@ -10,14 +10,16 @@ import contextlib
 import multiprocessing
 import resource
 import signal
+import sys
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from redraft.errors import RedraftError
+from redraft.errors import RedraftError, ServiceError
 
 Item = TypeVar("Item")
 Job = TypeVar("Job")
@@ -131,10 +133,20 @@ class Workers(Generic[Item, Job, Result]):
         process = self._context.Process(
             target=_serve, args=(there, self._start, self._args, self._memory_mb), daemon=True
         )
-        process.start()
+        with _without_main():
+            process.start()
         there.close()
         worker = _Worker(process, here)
         self._workers.append(worker)
+        try:
+            kind, value = here.recv()
+        except (EOFError, OSError):  # no job is to blame for that
+            raise ServiceError(
+                "A process that reads files could not start.",
+                "Check memory and the installation; standard error tells.",
+            ) from None
+        if kind == "error":
+            raise value
         return worker
 
     def _collect(self) -> Iterator[tuple[int, Result | Lost]]:
@@ -180,23 +192,34 @@ def _serve(pipe: Connection, start: Callable[..., Callable[[Any], Any]], args: t
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; the pipe's end ends this process
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * _MB, memory_mb * _MB))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's header
-    work = start(*args)
-    while True:
-        try:
-            job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            answer: tuple[str, Any] = ("done", work(job))
-        except MemoryError:
-            answer = ("done", Lost("memory_limit", {"memory_mb": memory_mb}))
-        except RedraftError as error:
-            answer = ("error", error)
-        except Exception as error:
-            # What other people's code says may quote a header, so only the kind of the error and the places are kept.
-            places = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)))
-            answer = ("error", RuntimeError(f"{type(error).__name__} in a worker at {places}"))
-        try:
-            pipe.send(answer)
-        except OSError:
-            return
+    answer, work = _answer(lambda _: start(*args), None, memory_mb), None
+    if answer[0] == "done":
+        answer, work = ("ready", None), answer[1]
+    with contextlib.suppress(EOFError, OSError):  # the caller is gone
+        pipe.send(answer)
+        while work is not None:
+            pipe.send(_answer(work, pipe.recv(), memory_mb))
+
+
+def _answer(work: Callable[[Any], Any], job: Any, memory_mb: int) -> tuple[str, Any]:
+    try:
+        return "done", work(job)
+    except MemoryError:
+        return "done", Lost("memory_limit", {"memory_mb": memory_mb})
+    except RedraftError as error:
+        return "error", error
+    except Exception as error:
+        # What other people's code says may quote a header, so only the kind of the error and the places are kept.
+        places = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)))
+        return "error", RuntimeError(f"{type(error).__name__} in a worker at {places}")
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """New processes import the program they were started from; ours need nothing of it, and it might run again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -36,16 +36,12 @@ def intake_report(receipts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         {"verdict": verdict, "rule": rule, "source": source, "series": n, "files": files}
         for (verdict, rule, source), (n, files) in sorted(rules.items())
     ]
-    totals = {
-        "series": len(series),
-        "files": sum(row["files"] for row in table),
-        **{
-            verdict: {
-                name: sum(row[name] for row in table if row["verdict"] == verdict) for name in ("series", "files")
-            }
-            for verdict in VERDICTS
-        },
-    }
+
+    def total(*verdicts: str) -> dict[str, int]:
+        counts = [count for (verdict, _, _), count in rules.items() if verdict in verdicts]
+        return {"series": sum(n for n, _ in counts), "files": sum(files for _, files in counts)}
+
+    totals = {**total(*VERDICTS), **{verdict: total(verdict) for verdict in VERDICTS}}
     return {"series": series, "rules": table, "totals": totals}
 
 

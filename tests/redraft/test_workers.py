@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from redraft.errors import StorageError
+from redraft.errors import ServiceError, StorageError
 from redraft.workers import Lost, Workers
 
 
@@ -109,3 +112,30 @@ def test_a_process_killed_between_jobs_is_replaced() -> None:
         psutil.wait_procs([process for process in psutil.process_iter() if process.pid == pid], timeout=10)
         (result,) = [result for _, result in workers.map([6], lambda item: item, lambda job: 30.0)]
     assert result == 42
+
+
+def failing(kind: str) -> Callable[[Any], Any]:
+    """A worker that does not get as far as a job."""
+    if kind == "die":
+        os._exit(1)
+    raise StorageError("The key file is not there.", "Look for it.") if kind == "error" else ValueError("Abendroth")
+
+
+@pytest.mark.parametrize(("kind", "error"), [("die", ServiceError), ("error", StorageError), ("bug", RuntimeError)])
+def test_a_worker_that_cannot_start_is_nobodys_fault(kind: str, error: type[Exception]) -> None:
+    """No job is refused for it: the run ends with what is wrong."""
+    with pytest.raises(error) as caught, Workers[Any, Any, Any](2, failing, (kind,), 1024) as workers:
+        list(workers.map([1, 2], lambda item: item, lambda job: 30.0))
+    assert "Abendroth" not in str(caught.value)
+
+
+def test_workers_do_not_run_the_script_again(tmp_path: Path) -> None:
+    """A script without a main guard starts workers and ends once."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import operator\nfrom redraft.workers import Workers\nprint('run')\n"
+        "with Workers(2, operator.itemgetter, (0,), 1024) as workers:\n"
+        "    print([r for _, r in workers.map([[3], [4]], lambda item: item, lambda job: 30.0)])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "run\n[3, 4]\n"
