@@ -168,7 +168,7 @@ class DicomWebSource:
         sweep_partials(folder)
         arrival = Arrival(folder, handle.series)
         try:
-            listed = self._list(handle)
+            listed = self._list(handle, offer.files)
             if offer.files and len(listed) != offer.files:
                 raise self._incomplete(offer, offer.files, len(listed))
             arrival.expect({uid: folder / f"{self._context.pseudonyms.uid(uid)}.dcm" for uid in listed})
@@ -201,9 +201,9 @@ class DicomWebSource:
     def acknowledge(self, offer: Offer, verdicts: Sequence[str]) -> None:
         """A server is left as it is."""
 
-    def _list(self, handle: _Series) -> list[str]:
+    def _list(self, handle: _Series, announced: int) -> list[str]:
         """SOP Instance UIDs of a series."""
-        found = qido.pages(self._instances(handle), self._section.page, "SOPInstanceUID")
+        found = qido.pages(self._instances(handle), self._section.page, "SOPInstanceUID", announced)
         uids = [qido.text(one, "SOPInstanceUID") or "" for one in found]
         if not all(map(qido.is_uid, uids)):
             raise Refusal.unclear()

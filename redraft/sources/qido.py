@@ -78,11 +78,11 @@ def queries(wanted: Wanted, accessions: Collection[str]) -> Iterator[dict[str, s
         yield keys
 
 
-def pages(search: Callable[[int, int], object], size: int, keyword: str) -> Iterator[Found]:
+def pages(search: Callable[[int, int], object], size: int, keyword: str, announced: int = 0) -> Iterator[Found]:
     """Everything that a search finds, each UID once.
 
     Ends at a page without anything new: a short page may be a server's own limit, and a server that ignores the offset
-    gives the same page for ever.
+    gives the same page for ever. A short page that makes up the announced number ends it too.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def pages(search: Callable[[int, int], object], size: int, keyword: str) -> Iter
             if uid not in seen:
                 seen.add(uid)
                 yield one
-        if len(seen) == before:
+        if len(seen) == before or (len(answer) < size and len(seen) == announced):
             return
         offset += len(answer)
 

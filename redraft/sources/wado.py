@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 CHUNK = 1 << 16  # so much is lost at most when a connection breaks
 ARRIVING = "arriving.dcm"
+_INSTANCE, _SERIES = 0x00080018, 0x0020000E
 
 
 class Arrival:
@@ -89,13 +90,14 @@ class Arrival:
 
 def uids_of(path: Path) -> tuple[str, str]:
     """Series and SOP Instance UID of a DICOM file; empty where it has none or is none."""
-    import pydicom
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open(path, "rb") as stream:
             warnings.simplefilter("ignore")  # they quote values
-            dataset = pydicom.dcmread(
-                path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "SeriesInstanceUID"]
+            dataset = read_partial(
+                stream, lambda tag, vr, length: tag > _SERIES, specific_tags=[Tag(_INSTANCE), Tag(_SERIES)]
             )
             return str(dataset.get("SeriesInstanceUID", "")), str(dataset.get("SOPInstanceUID", ""))
     except Exception:  # what pydicom raises for damaged bytes has no common base
