@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.servers.orthanc import Orthanc
+    from tests.servers.s3 import S3
 
 # No service may phone home from a test, and a test never picks up the developer's own project or keys.
 os.environ.update(
@@ -40,4 +41,13 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     from tests.servers.orthanc import running_orthanc
 
     with running_orthanc(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 endpoint over HTTP for the whole session; each test makes a bucket of its own."""
+    from tests.servers.s3 import running_s3
+
+    with running_s3() as server:
         yield server

@@ -29,7 +29,8 @@ PARTS_AT_ONCE = 4
 # Storage classes whose objects their owner must restore before they can be read.
 COLD = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
-_CHUNK = 1024 * 1024
+# Read at once; what of it had come is lost when the connection breaks.
+_CHUNK = 64 * 1024
 Answer = TypeVar("Answer")
 
 
@@ -238,15 +239,17 @@ class Bucket:
     def _describe(self, entry: Entry) -> Expected:
         """What the endpoint says an object is."""
         ask: dict[str, Any] = {"Bucket": self._section.bucket, "Key": entry.key}
-        if entry.etag:
-            ask["IfMatch"] = f'"{entry.etag}"'
-        answer = self._client.head_object(**ask, ChecksumMode="ENABLED")
+        same = {"IfMatch": f'"{entry.etag}"'} if entry.etag else {}
+        answer = self._client.head_object(**ask, **same, ChecksumMode="ENABLED")
         part = None
         if entry.etag and "-" in entry.etag:
-            # Not every endpoint knows parts; where it does not, the ETag of a multipart upload says nothing.
-            with contextlib.suppress(Exception):
+            try:
                 first = self._client.head_object(**ask, PartNumber=1)
                 part = (int(first["ContentLength"]), int(first["PartsCount"]))
+            except Exception as error:
+                # Not every endpoint knows parts; where it does not, the ETag of a multipart upload says nothing.
+                if isinstance(reason := explained(error, self._section), NotNow):
+                    raise reason from None
         return Expected.of(answer, entry.size, entry.etag, self._section.bucket, part)
 
     # -- asking -------------------------------------------------------------------------------------------------------
