@@ -53,7 +53,8 @@ def stack(frames: Sequence[Frame]) -> tuple[NDArray[Any], dict[str, Any]]:
         values = _small_integers(stored, frame)
         if values is None and volume.dtype == np.int16:
             volume = volume.astype(np.float32)  # exact: what is in so far are small integers
-        volume[index] = stored.astype(np.float64) * frame.slope + frame.intercept if values is None else values
+        with np.errstate(over="ignore"):  # what float32 does not hold is refused below
+            volume[index] = stored.astype(np.float64) * frame.slope + frame.intercept if values is None else values
         frame.source = None
     if volume.dtype == np.float32 and not np.isfinite(volume).all():
         raise ReadError("Rescaling leads to values that are no numbers.", AGAIN, rule="rescale")
