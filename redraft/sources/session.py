@@ -157,7 +157,10 @@ def answering() -> Iterator[None]:
                 0, "and this machine do not trust each other (TLS)",
                 "Check `tls.ca` against its certificate, and whether it wants a `tls.certificate` it knows.",
             ) from None  # fmt: skip
-        raise NotNow("the connection broke or was refused") from None
+        # A server that does not accept our certificate may close before we read why (TLS 1.3 has us speak first).
+        secure = error.request is not None and str(error.request.url).startswith("https:")
+        why = "the connection broke or was refused"
+        raise NotNow(f"{why} (with TLS also for want of a `tls.certificate` it knows)" if secure else why) from None
     except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError):  # requests lets a few through
         raise NotNow("the connection broke or was refused") from None
 

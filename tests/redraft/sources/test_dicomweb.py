@@ -566,7 +566,7 @@ def test_both_sides_show_a_certificate(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With our certificate and their authority it works; without either it is refused at once, in words."""
+    """With our certificate and their authority it works; without either it is refused, in words."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "elsewhere.pem"))  # must not replace tls.ca
     authority, stranger = Authority(tmp_path / "hospital"), Authority(tmp_path / "stranger", "another authority")
     server, ours, foreign = authority.issue("server"), authority.issue("redraft"), stranger.issue("unknown")
@@ -579,16 +579,15 @@ def test_both_sides_show_a_certificate(
     source = make(proxy.url, tls=good)
     offer, exam = one_offer(source, exams)
     assert_whole(source.fetch(offer, tmp_path / "spool"), exam)
-    for wrong in (
-        {"ca": good["ca"]},
-        {**good, "ca": str(stranger.ca)},
-        {**good, "certificate": str(foreign.certificate), "key": str(foreign.key)},
-        {**good, "key": str(foreign.key)},
-    ):
+    for wrong in ({**good, "ca": str(stranger.ca)}, {**good, "key": str(foreign.key)}):
         source = make(proxy.url, tls=wrong)
         with pytest.raises(ServiceError, match=r"pacs and this machine do not trust each other \(TLS\)"):
             list(source.discover())
         assert source.waits == []  # type: ignore[attr-defined]
+    # What the server refuses may look like a broken connection at first: it closes while we are still speaking.
+    for refused in ({"ca": good["ca"]}, {**good, "certificate": str(foreign.certificate), "key": str(foreign.key)}):
+        with pytest.raises(ServiceError, match=r"TLS.*`tls\.certificate`"):
+            list(make(proxy.url, tls=refused).discover())
 
 
 def test_keys_that_cannot_be_used_are_named(make: Make, tmp_path: Path) -> None:
