@@ -31,7 +31,7 @@ _CHUNK = 1024 * 1024
 # One read of directory or header bytes: a zip directory of 200 000 members takes some 25 MB.
 _LARGEST_READ = 32 * _CHUNK
 # All that one tar header may hold: long names, and maps of sparse files that would otherwise grow as they are read.
-_LARGEST_HEADER = 4 * _CHUNK
+_LARGEST_HEADER = _CHUNK
 # Images seldom pack better than 1:5, an empty mask 1:1000; small archives are never bombs.
 _RATIO = 200
 _RATIO_FROM = 256 * _CHUNK
