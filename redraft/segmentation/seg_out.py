@@ -92,6 +92,7 @@ def build_seg(
             plane_positions=[hd.PlanePositionSequence(hd.CoordinateSystemNames.PATIENT, item) for item in positions],
         )
     finished = _refer(Dataset(dataset), exam, positions)
+    finished.PixelData = _packed(finished, numbers, positions)
     _dated(finished, origin, naming.of(exam, origin, "dimensions"))
     return finished
 
@@ -178,16 +179,38 @@ def _refer(dataset: Dataset, exam: ExamGeometry, positions: list[list[DS]]) -> D
     ]
     dataset.ReferencedSeriesSequence = [listed]
     dataset.SourceImageSequence = [_reference(sop_class, uid) for uid in dict.fromkeys(p.uid for p in exam.images)]
-    slice_of = {tuple(map(str, position)): k for k, position in enumerate(positions)}
-    for item in dataset.PerFrameFunctionalGroupsSequence:
+    for item, k in zip(dataset.PerFrameFunctionalGroupsSequence, _slices(dataset, positions), strict=True):
         item.pop("DerivationImageSequence", None)
         if exam.on_grid:
-            k = slice_of[tuple(map(str, item.PlanePositionSequence[0].ImagePositionPatient))]
             item.DerivationImageSequence = [_derivation(sop_class, exam, (k,))]
     if not exam.on_grid:  # resampled: every slice comes from several images
         shared = dataset.SharedFunctionalGroupsSequence[0]
         shared.DerivationImageSequence = [_derivation(sop_class, exam, range(len(exam.images)))]
     return dataset
+
+
+def _slices(dataset: Dataset, positions: list[list[DS]]) -> list[int]:
+    """Slice of each frame, by its position."""
+    slice_of = {tuple(map(str, position)): k for k, position in enumerate(positions)}
+    return [
+        slice_of[tuple(map(str, item.PlanePositionSequence[0].ImagePositionPatient))]
+        for item in dataset.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def _packed(dataset: Dataset, numbers: NDArray[np.uint8], positions: list[list[DS]]) -> bytes:
+    """The frames as one stream of bits (PS3.5 8.1.1). highdicom begins each frame of under 8 pixels at a byte."""
+    segments = [
+        int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        for item in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    frames = list(zip(segments, _slices(dataset, positions), strict=True))
+    parts = []
+    for first in range(0, len(frames), 8):  # eight frames end at a byte's border, whatever their size
+        bits = [(segment == numbers[:, :, k].T).ravel() for segment, k in frames[first : first + 8]]
+        parts.append(np.packbits(np.concatenate(bits), bitorder="little").tobytes())
+    data = b"".join(parts)
+    return data + b"\0" * (len(data) % 2)
 
 
 def _derivation(sop_class: str, exam: ExamGeometry, slices: Sequence[int]) -> Dataset:
