@@ -1,108 +1,80 @@
-"""Pixels of a single-frame series as one volume: rescaled per slice in float64, typed once over the whole volume."""
+"""Frames into one array: rescaled per slice in float64, stacked in float32, typed once over the whole volume."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.uid import UID
 
-from redraft.dicom.geometry import SeriesGeometry
-from redraft.dicom.scan import Header
+from redraft.dicom.elements import AGAIN
+from redraft.dicom.frames import Frame
 from redraft.errors import ReadError
-from redraft.volumes import Volume
 
-_AGAIN = "Send the series again; the file may be damaged or half copied."
-
-
-def check_size(headers: Sequence[Header], max_voxels: int) -> None:
-    """Refuse absurd or impossible sizes before a byte is allocated. Raises ReadError."""
-    total = 0
-    for header in headers:
-        rows, columns = header.integer("Rows"), header.integer("Columns")
-        frames = header.integer("NumberOfFrames") or 1
-        if not rows or not columns or rows < 1 or columns < 1 or frames < 1:
-            raise ReadError("A slice declares no rows or columns.", _AGAIN, rule="no_size")
-        total += rows * columns * frames
-        bits = header.integer("BitsAllocated") or 16
-        declared = rows * columns * frames * bits // 8
-        plain = UID(header.transfer_syntax) in (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
-        if plain and declared > header.size:
-            raise ReadError(
-                f"A slice declares {declared} bytes of pixels in a file of {header.size} bytes.", _AGAIN,
-                rule="truncated", measured={"declared_bytes": declared, "file_bytes": header.size},
-            )  # fmt: skip
-    if total > max_voxels:
-        raise ReadError(
-            f"The series declares {total} voxels.", f"project.yaml allows {max_voxels} (ingest.max_voxels).",
-            rule="too_large", measured={"voxels": total},
-        )  # fmt: skip
+LOW, HIGH = -32768, 32767
 
 
-def read_series(headers: Sequence[Header], geometry: SeriesGeometry) -> Volume:
-    """Read the slices in the geometry's order.
+def real_values(frame: Frame) -> NDArray[np.float64]:
+    """Real-world values of one frame (modality transformation, PS3.3 C.11.1), float64, shape (rows, columns)."""
+    return _stored(frame).astype(np.float64) * frame.slope + frame.intercept
+
+
+def values_digest(frame: Frame) -> str:
+    """SHA-256 of a frame's real-world values: two copies of one slice agree in it."""
+    return hashlib.sha256(real_values(frame).tobytes()).hexdigest()
+
+
+def stack(frames: Sequence[Frame]) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Values of the frames in the given order; each frame's stored bytes are let go once they are in.
+
+    Values that stand for no measurement (PixelPaddingValue) stay what they are, as other converters leave them: what
+    is shown and learnt from them is for those to decide who see them counted.
 
     Returns
     -------
-    Volume
-        Shape (columns, rows, slices); int16 where every value is an integer in its range, else float32.
+    ndarray, shape (columns, rows, frames)
+        int16 where every value is an integer in its range, else float32. Laid out as NIfTI stores it.
+    measured : dict
+        Where there is padding: its range in real-world values and the number of voxels.
     """
-    ordered = [headers[n] for n in geometry.order]
-    rows, columns = ordered[0].integer("Rows"), ordered[0].integer("Columns")
-    assert rows and columns
-    stack = np.empty((columns, rows, len(ordered)), dtype=np.float32)
-    integral = True
-    for index, header in enumerate(ordered):
-        values = read_slice(header.path)
-        if values.shape != (rows, columns):
-            measured: dict[str, object] = {"pixels": list(values.shape), "declared": [rows, columns]}
-            raise ReadError("A slice's pixels are not of the declared size.", _AGAIN, rule="size", measured=measured)
-        if integral:
-            integral = bool((values == np.rint(values)).all() and values.min() >= -32768 and values.max() <= 32767)
-        stack[:, :, index] = values.T
-    return Volume(stack.astype(np.int16) if integral else stack, geometry.affine)
+    rows, columns = frames[0].geometry.size
+    volume: NDArray[Any] = np.empty((len(frames), rows, columns), dtype=np.int16)
+    padded, ranges = 0, set()
+    for index, frame in enumerate(frames):
+        stored = _stored(frame)
+        if frame.padding is not None:
+            low, high = frame.padding
+            count = int(np.count_nonzero((stored >= low) & (stored <= high)))
+            if count:
+                padded += count
+                ranges |= {low * frame.slope + frame.intercept, high * frame.slope + frame.intercept}
+        values = _small_integers(stored, frame)
+        if values is None and volume.dtype == np.int16:
+            volume = volume.astype(np.float32)  # exact: what is in so far are small integers
+        with np.errstate(over="ignore"):  # what float32 does not hold is refused below
+            volume[index] = stored.astype(np.float64) * frame.slope + frame.intercept if values is None else values
+        frame.source = None
+    if volume.dtype == np.float32 and not np.isfinite(volume).all():
+        raise ReadError("Rescaling leads to values that are no numbers.", AGAIN, rule="rescale")
+    measured = {"padding": {"low": min(ranges), "high": max(ranges), "voxels": padded}} if padded else {}
+    return volume.transpose(2, 1, 0), measured
 
 
-def read_slice(path: Path) -> NDArray[np.float64]:
-    """One slice in real-world values (rescale slope and intercept applied), float64, shape (rows, columns)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path)
-            if "PixelData" not in dataset:
-                raise ReadError("A file of the series has no pixels.", _AGAIN, rule="no_pixels")
-            stored = dataset.pixel_array
-            slope = float(dataset.get("RescaleSlope", 1) or 1)
-            intercept = float(dataset.get("RescaleIntercept", 0) or 0)
-    except ReadError:
-        raise
-    except (EOFError, OSError) as error:
-        raise ReadError("A file of the series is truncated.", _AGAIN, rule="truncated") from error
-    except Exception as error:  # decoders and converters raise a dozen unrelated types for wrong bytes
-        syntax = "unknown"
-        # The name only makes the message better; the refusal stands without it.
-        with contextlib.suppress(Exception):
-            syntax = UID(str(pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)).name
-        rule = "truncated" if "bytes" in str(error) or "length" in str(error) else "undecodable"
-        measured: dict[str, object] = {"transfer_syntax": syntax, "error": type(error).__name__}
-        raise ReadError(
-            f"A slice's pixels cannot be decoded ({syntax}).", _AGAIN, rule=rule, measured=measured
-        ) from error
-    if stored.ndim != 2:
-        raise ReadError(
-            "A slice has more than one frame or colour.", rule="not_single_frame", measured={"ndim": stored.ndim}
-        )
-    if not np.isfinite([slope, intercept]).all():
-        raise ReadError("Rescale slope or intercept is not a number.", _AGAIN, rule="rescale")
-    return stored.astype(np.float64) * slope + intercept
+def _stored(frame: Frame) -> NDArray[Any]:
+    if frame.source is None:
+        raise ReadError("The pixels of this series were taken before.", "Open it again.", rule="read_twice")
+    return frame.source.stored(frame.index)
 
 
-def pixel_digest(path: Path) -> str:
-    """SHA-256 of a slice's real-world values: two copies of one slice agree in it."""
-    return hashlib.sha256(np.ascontiguousarray(read_slice(path)).tobytes()).hexdigest()
+def _small_integers(stored: NDArray[Any], frame: Frame) -> NDArray[Any] | None:
+    """A frame's values where all are integers in int16's range; None where not."""
+    if frame.slope == 1 and frame.intercept.is_integer() and abs(frame.intercept) < 1 << 30:
+        shift = int(frame.intercept)
+        if int(stored.min()) + shift < LOW or int(stored.max()) + shift > HIGH:
+            return None
+        return stored if shift == 0 else stored.astype(np.int32) + np.int32(shift)
+    values = stored.astype(np.float64) * frame.slope + frame.intercept
+    fits = values.min() >= LOW and values.max() <= HIGH and (values == np.rint(values)).all()
+    return values if fits else None

@@ -6,6 +6,7 @@ holds; pixels are decoded volume by volume, and a slice's stored bytes are let g
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,9 +22,9 @@ from redraft.dicom.aside import ENHANCED, set_aside
 from redraft.dicom.elements import AGAIN, Bounds, File, declared_voxels, walk_file
 from redraft.dicom.frames import Frame, frames_of
 from redraft.dicom.geometry import SeriesGeometry, check_slices, series_geometry
+from redraft.dicom.pixels import stack, values_digest
 from redraft.dicom.resample import resample
 from redraft.dicom.split import split
-from redraft.dicom.stack import stack, values_digest
 from redraft.errors import ExamError, ReadError
 from redraft.volumes import Volume
 
@@ -113,6 +114,11 @@ class SeriesVolume:
     measured: dict[str, Any]
     frame_of_reference: str = field(repr=False)
 
+    @property
+    def resampled(self) -> bool:
+        """Whether the volume's grid is not that of its slices: what refers to the slices must not go by its indices."""
+        return "resampled" in self.measured
+
 
 @dataclass
 class Series:
@@ -136,8 +142,17 @@ class Series:
 
     @cached_property
     def header(self) -> Dataset:
-        """The dataset of the first instance in order, without pixels."""
-        return _dataset(self._header)
+        """The dataset of the first instance in order, without pixels.
+
+        Class and instance UID are those of the meta information (PS3.10 7.1) where the dataset's are empty.
+        """
+        dataset = _dataset(self._header)
+        meta = dataset.file_meta
+        for keyword in ("SOPClassUID", "SOPInstanceUID"):
+            other = f"MediaStorage{keyword}"
+            if not dataset.get(keyword) and meta.get(other):
+                setattr(dataset, keyword, meta.get(other))
+        return dataset
 
     def volumes(self) -> Iterator[SeriesVolume | ExamError]:
         """The volumes one at a time; an error stands for a volume that cannot be read. Can be gone through once."""
@@ -245,7 +260,9 @@ def _read(path: Path, bounds: Bounds) -> File:
 
 def _dataset(header: bytes) -> Dataset:
     try:
-        return pydicom.dcmread(BytesIO(header))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote values
+            return pydicom.dcmread(BytesIO(header))
     except Exception as error:  # what pydicom raises for damaged bytes has no common base, and may quote them
         raise ReadError("A header cannot be read.", AGAIN, rule="unreadable",
                         measured={"error": type(error).__name__}) from None  # fmt: skip

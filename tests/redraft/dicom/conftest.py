@@ -11,10 +11,9 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from redraft.config.schema import Ingest
-from redraft.dicom.geometry import SliceGeometry, series_geometry
-from redraft.dicom.pixels import read_series
+from redraft.dicom.geometry import SliceGeometry
 from redraft.dicom.scan import Header, read_header
+from redraft.dicom.series import ReadRules, SeriesVolume, open_series
 from redraft.phantom.identities import draw_identity
 from redraft.phantom.series import Uids, exam_header, write_series
 from redraft.volumes import Volume
@@ -70,8 +69,10 @@ class SeriesFiles:
 
     def volume(self) -> Volume:
         """The series as intake reads it."""
-        geometry = series_geometry(self.slices(), Ingest(modalities=["CT"]).max_spacing_mm)
-        return read_series(self.headers(), geometry)
+        (found,) = open_series(self.paths, ReadRules()).volumes()
+        if not isinstance(found, SeriesVolume):
+            raise found
+        return found.volume
 
 
 @pytest.fixture

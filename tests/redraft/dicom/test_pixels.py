@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from redraft.dicom.pixels import check_size, pixel_digest, read_slice
-from redraft.dicom.scan import Header, read_header
+from redraft.dicom.elements import Bounds, walk_file
+from redraft.dicom.frames import Frame, frames_of
+from redraft.dicom.pixels import real_values, values_digest
 from redraft.errors import ReadError
 
 
@@ -31,10 +32,14 @@ def rescale(slopes: list[float], intercepts: list[float]) -> Callable[[Dataset, 
     return change
 
 
-def headers(path: Path) -> list[Header]:
-    header = read_header(path)
-    assert isinstance(header, Header)
-    return [header]
+def only_frame(path: Path) -> Frame:
+    (frame,) = frames_of(walk_file(path.read_bytes(), Bounds()), enhanced=False)
+    return frame
+
+
+def read_slice(path: Path) -> np.ndarray:
+    """One slice's real-world values by ours, shape (rows, columns)."""
+    return real_values(only_frame(path))
 
 
 def refused(call: Callable, *args: object) -> str:
@@ -134,9 +139,9 @@ def test_compressed_slices_are_the_same_volume(series: Callable) -> None:
 def test_digest_is_of_values_not_of_files(series: Callable, tmp_path: Path) -> None:
     """Two copies with other headers agree, one other voxel does not."""
     files = series()
-    before = pixel_digest(files.paths[0])
+    before = values_digest(only_frame(files.paths[0]))
     files.edit(lambda dataset, k: setattr(dataset, "SeriesDescription", "copy"), 0)
-    assert pixel_digest(files.paths[0]) == before
+    assert values_digest(only_frame(files.paths[0])) == before
 
     def alter(dataset: Dataset, k: int) -> None:
         data = bytearray(dataset.PixelData)
@@ -144,7 +149,7 @@ def test_digest_is_of_values_not_of_files(series: Callable, tmp_path: Path) -> N
         dataset.PixelData = bytes(data)
 
     files.edit(alter, 0)
-    assert pixel_digest(files.paths[0]) != before
+    assert values_digest(only_frame(files.paths[0])) != before
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -169,28 +174,7 @@ def test_a_size_larger_than_the_file_is_refused_without_reading(series: Callable
         dataset.Rows = dataset.Columns = 65535
 
     files.edit(grow, 0)
-    assert refused(check_size, headers(files.paths[0]), 10**12) == "truncated"
-
-
-def test_an_absurd_compressed_size_is_refused_by_the_project_s_limit(series: Callable) -> None:
-    """Behind compression any size may hide: the declared one is held against ingest.max_voxels."""
-    files = series()
-
-    def grow(dataset: Dataset, k: int) -> None:
-        dataset.compress(RLELossless, generate_instance_uid=False)
-        dataset.Rows = dataset.Columns = 65535
-
-    files.edit(grow, 0)
-    assert refused(check_size, headers(files.paths[0]), 600_000_000) == "too_large"
-
-
-def test_the_limit_counts_the_whole_series(series: Callable) -> None:
-    """Four slices of 35 voxels are 140."""
-    files = series()
-    check_size(files.headers(), 140)
-    with pytest.raises(ReadError) as caught:
-        check_size(files.headers(), 139)
-    assert caught.value.rule == "too_large" and caught.value.measured == {"voxels": 140}
+    assert refused(read_slice, files.paths[0]) == "truncated"
 
 
 @pytest.mark.parametrize("name", ["Rows", "Columns"])
@@ -206,19 +190,7 @@ def test_no_size_is_refused(series: Callable, name: str, value: int | None) -> N
 
     files = series()
     files.edit(spoil, 1)
-    assert refused(check_size, files.headers(), 10**9) == "no_size"
-
-
-def test_pixels_of_another_size_than_declared_are_refused(series: Callable) -> None:
-    """Headers that were read first and files that were replaced since do not make a volume."""
-    files, other = series(), series((9, 5, 4))
-    read = files.headers()
-    from redraft.dicom.geometry import series_geometry
-    from redraft.dicom.pixels import read_series
-
-    geometry = series_geometry(files.slices())
-    files.paths[2].write_bytes(other.paths[2].read_bytes())
-    assert refused(read_series, read, geometry) == "size"
+    assert refused(read_slice, files.paths[1]) == "no_size"
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from redraft.config.schema import Ingest
 from redraft.dicom.contours import open_rtstruct, referenced_series, rtstruct_masks
-from redraft.dicom.geometry import SliceGeometry, series_geometry
-from redraft.dicom.pixels import read_series
-from redraft.dicom.scan import Header, read_header
+from redraft.dicom.series import ReadRules, SeriesVolume, open_series
 from redraft.errors import StorageError, UsageError
 from redraft.phantom import write_phantom
 from redraft.phantom.reference import snapshot_id
@@ -47,18 +44,9 @@ def series_of(phantom: Path) -> dict[str, list[Path]]:
 
 def ingested(paths: list[Path]) -> Volume:
     """A series as the project's ingest reads it."""
-    headers = [header for header in map(read_header, paths) if isinstance(header, Header)]
-    geometry = series_geometry(
-        [
-            SliceGeometry(
-                h.numbers("ImagePositionPatient"), h.numbers("ImageOrientationPatient"), h.numbers("PixelSpacing"),
-                (h.integer("Rows") or 0, h.integer("Columns") or 0),
-            )
-            for h in headers
-        ],
-        Ingest(modalities=["CT"]).max_spacing_mm,
-    )  # fmt: skip
-    return read_series(headers, geometry)
+    (found,) = open_series(paths, ReadRules()).volumes()
+    assert isinstance(found, SeriesVolume)
+    return found.volume
 
 
 def test_ingest_gets_back_every_voxel(phantom):
