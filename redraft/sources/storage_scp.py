@@ -206,14 +206,24 @@ class StorageScp:
 
 @contextmanager
 def storage_scp(
-    bind: str, port: int, ae_title: str, keeper: Keeper, gate: Gate, tls: ssl.SSLContext | None, timeout: float = 60.0
+    bind: str,
+    port: int,
+    ae_title: str,
+    keeper: Keeper,
+    gate: Gate,
+    tls: ssl.SSLContext | None,
+    timeout: float = 60.0,
+    idle: float = 600.0,
 ) -> Iterator[StorageScp]:
     """Listen on `bind`:`port` (0: any free port) until the block is left.
 
     Parameters
     ----------
     timeout : float
-        Seconds of silence after which an association, or a handshake, is ended.
+        Seconds of silence in the middle of a PDU or a handshake after which the connection is closed.
+    idle : float
+        Seconds without a PDU after which we ask for the release of an association. Scanners keep one open while they
+        scan, some senders for ever; one that is alive agrees, and it has ended by release.
 
     Raises
     ------
@@ -227,7 +237,7 @@ def storage_scp(
     ae.maximum_associations = MAX_ASSOCIATIONS
     ae.maximum_pdu_size = MAX_PDU
     ae.acse_timeout = min(timeout, 30.0)  # who connects and asks for nothing
-    ae.dimse_timeout = ae.network_timeout = timeout
+    ae.dimse_timeout, ae.network_timeout = timeout, idle
     syntaxes = list(decodable_syntaxes())
     for context in pynetdicom.AllStoragePresentationContexts:
         ae.add_supported_context(context.abstract_syntax, syntaxes)
@@ -346,6 +356,16 @@ class _Provider(DIMSEServiceProvider):
     def busy(self) -> bool:
         return self.incoming is not None or self.waiting > 0
 
+    def unanswered(self) -> list[Incoming]:
+        """Instances whose last byte arrived when the association was about to end."""
+        found = []
+        while not self.msg_queue.empty():
+            _, request = self.msg_queue.get_nowait()
+            incoming = getattr(request, "_dataset_path", None)
+            if isinstance(incoming, Incoming):
+                found.append(incoming)
+        return found
+
     def receive_primitive(self, primitive: P_DATA) -> None:
         try:
             for context_id, data in primitive.presentation_data_value_list:
@@ -387,7 +407,8 @@ class _Provider(DIMSEServiceProvider):
         if not isinstance(self.message, C_STORE_RQ):
             raise ValueError("a data set for something else than C-STORE")
         command = self.message.command_set
-        uid, sop_class = str(command.AffectedSOPInstanceUID), str(command.AffectedSOPClassUID)
+        uid = str(command.AffectedSOPInstanceUID).strip(" \x00")
+        sop_class = str(command.AffectedSOPClassUID).strip(" \x00")
         if not _UID.fullmatch(uid) or not _UID.fullmatch(sop_class):
             raise ValueError("no UID")
         context = next(cx for cx in self.assoc.accepted_contexts if cx.context_id == context_id)
@@ -403,6 +424,7 @@ class _Handler(RequestHandler):
     def handle(self) -> None:
         server = self.server
         assoc = self._create_association()
+        assoc.network_timeout_response = "A-RELEASE"
         assoc.dul.daemon = True  # a peer that hangs must not keep the process
         token = secrets.token_hex(8)
         provider = assoc.dimse = _Provider(assoc, server.keeper, token)
@@ -415,12 +437,12 @@ class _Handler(RequestHandler):
             assoc.join()
         finally:
             server.ended(assoc)
-            cut, provider.incoming = provider.incoming, None
+            cut, unanswered = provider.incoming, provider.unanswered()
             try:
-                server.keeper.ended(token, bool(assoc.is_released) and cut is None, cut)
+                server.keeper.ended(token, bool(assoc.is_released) and cut is None and not unanswered, cut)
             finally:
-                if cut is not None:
-                    cut.drop()
+                for incoming in [*unanswered, *([cut] if cut is not None else [])]:
+                    incoming.drop()
 
 
 class _Server(ThreadedAssociationServer):

@@ -91,6 +91,7 @@ class Transfers:
         self._open: dict[str, Transfer] = {}
         self._kept: dict[str, dict[str, set[str]]] = {}
         self._last: dict[str, str] = {}
+        self._written: dict[str, tuple[tuple[str, ...], bool]] = {}
 
     def begin(self, token: str, uid: str) -> None:
         """An instance begins to arrive."""
@@ -99,19 +100,17 @@ class Transfers:
     def sends_to(self, token: str, series: str) -> None:
         """Hold the series, on disk, before a first instance of it is in its folder. Raises StorageError."""
         transfer = self._open.setdefault(token, Transfer())
-        before = (len(transfer.series), transfer.mixed)
         if series not in transfer.series:
             transfer.series.append(series)
-        elif self._last.get(token) != series:
+        elif self._last.get(token) not in (None, series):
             transfer.mixed = True
         self._last[token] = series
-        if (len(transfer.series), transfer.mixed) != before:
-            try:
-                _write(self._folder / f"{token}{_OPEN}", transfer)
-            except StorageError:
-                if len(transfer.series) != before[0]:
-                    transfer.series.pop()
-                raise
+        if self._written.get(token) != (tuple(transfer.series), transfer.mixed):
+            self._save(token, transfer)
+
+    def _save(self, token: str, transfer: Transfer) -> None:
+        _write(self._folder / f"{token}{_OPEN}", transfer)
+        self._written[token] = (tuple(transfer.series), transfer.mixed)
 
     def kept(self, token: str, uid: str, series: str) -> None:
         """An instance is in its folder."""
@@ -124,15 +123,15 @@ class Transfers:
         transfer.missing[uid] = series or ""
         if series and series not in transfer.series:
             transfer.series.append(series)
-        if transfer.series:
-            # On a full disk memory still knows, and a kill leaves the earlier record as a broken one.
-            with suppress(StorageError):
-                _write(self._folder / f"{token}{_OPEN}", transfer)
+        # On a full disk memory still knows, and a kill leaves the earlier record as a broken one.
+        with suppress(StorageError):
+            self._save(token, transfer)
 
     def ended(self, token: str, released: bool, cut: str | None = None) -> None:
         """An association ended; `cut` is the series of the instance that did not arrive whole, where it is known."""
         transfer, kept = self._open.pop(token, None), self._kept.pop(token, {})
         self._last.pop(token, None)
+        self._written.pop(token, None)
         if transfer is None:
             return
         if cut and cut not in transfer.series:

@@ -99,6 +99,26 @@ def test_a_series_that_an_association_holds_is_not_offered(inbox: Path) -> None:
     assert set(offers(inbox)) == {A, B}
 
 
+def test_no_instance_is_placed_before_its_series_is_held(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the record cannot be written (disk full) nothing may be placed, each time anew."""
+    transfers = Transfers(inbox)
+    transfers.sends_to("t1", B)
+
+    def full(path: Path, text: str, mode: int) -> None:
+        raise StorageError("No space left.")
+
+    monkeypatch.setattr("redraft.sources.transfers.write_text", full)
+    for uid in ("2.25.7", "2.25.8"):
+        transfers.begin("t1", uid)
+        with pytest.raises(StorageError):
+            transfers.sends_to("t1", A)
+        transfers.failed("t1", uid, A)
+        assert set(offers(inbox)) == {A}, "nothing new lies in it"
+    monkeypatch.undo()
+    transfers.sends_to("t1", A)
+    assert offers(inbox) == {}
+
+
 def test_a_record_that_cannot_be_read_stops_everything(inbox: Path) -> None:
     """Which series it holds is unknown, so none is taken for complete."""
     Transfers(inbox)

@@ -29,7 +29,8 @@ from pydicom.uid import (
 from redraft.config.sources import ReceiveSource
 from redraft.errors import ConfigError, ConflictError
 from redraft.sources.inbox import InboxSource
-from redraft.sources.receiver import receiving
+from redraft.sources.receiver import AllowList, InboxKeeper, receiving
+from redraft.sources.storage_scp import storage_scp
 from redraft.sources.transfers import release
 from tests.servers.dimse import (
     NAMES,
@@ -237,7 +238,8 @@ SERVE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from redraft.sources.receiver import receiving
+from redraft.sources.receiver import AllowList, InboxKeeper, receiving
+from redraft.sources.storage_scp import storage_scp
 from tests.redraft.sources.test_receiver import NAMES, section
 with receiving(section(), Path(sys.argv[1]), Path(sys.argv[2]), NAMES, Path) as running:
     print(running.address[1], flush=True)
@@ -436,6 +438,32 @@ def _refuses(port: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def test_an_association_that_stays_open_is_released_by_us(tmp_path: Path) -> None:
+    """A sender that is alive agrees and has ended well; one that stopped within an instance has not."""
+    whole, cut = series(2), series(1, side=512, name="cut")
+    keeper = InboxKeeper(_made(tmp_path / "inbox"), NAMES)
+    gate = AllowList("REDRAFT", section().allow)
+    with storage_scp("127.0.0.1", 0, "REDRAFT", keeper, gate, None, idle=0.5) as running:
+        with sender(running.address[1]) as association:
+            assert send(association, whole) == [0x0000] * 2
+            wait_until(lambda: association.is_released, "the release that we ask for")
+        with sender(running.address[1]) as association:
+            send_part(association, cut[0], 0.5)
+            association._reactor_checkpoint.set()
+            wait_until(lambda: not association.is_established, "its end")
+        assert settled(tmp_path) == {series_id(whole): "ready"}
+        with sender(running.address[1]) as association:
+            send(association, cut)
+        wait_until(lambda: series_id(cut) in settled(tmp_path), "the instance that was cut")
+        assert settled(tmp_path) == {series_id(whole): "ready", series_id(cut): "ready"}
+    assert not list((tmp_path / "inbox" / ".incoming").iterdir())
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_nothing_in_the_inbox_is_named_by_a_patient_or_a_clear_uid(
