@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import struct
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.pixels.utils import get_expected_length
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
@@ -201,7 +203,9 @@ class Deidentifier:
         """A dummy for what is required (1), an empty value for what may be empty (2), nothing for the rest (3)."""
         if kind == 3:
             return None
-        if kind == 2 or vr == "SQ":
+        if vr == "SQ" and kind == 1:
+            return None  # an item is never made up, and an empty sequence would say that there is none
+        if kind == 2:
             return DataElement(tag, vr, Sequence() if vr == "SQ" else None)
         if vr == "UI":
             return DataElement(tag, vr, self.pseudonyms.uid(""))
@@ -214,11 +218,17 @@ class Deidentifier:
         if vr == "SQ":
             return self._sequence(tag, element, known, path, depth)
         if tag in _PIXELS or tag in _TABLES:
+            if tag in _TABLES and isinstance(element.value, bytes) and _in_bytes(element.value, known.own):
+                raise Unreadable
             return _bytes(tag, vr, element, known.pixel_bytes if tag == _PIXEL_DATA else None)
         items = _items(element)
         if not items:
             return DataElement(tag, vr, None)
+        if not _multiplicity_fits(tag, len(items)):
+            raise Unreadable
         clean = [self._value(tag, vr, item, known) for item in items]
+        if vr in _PACKED and _spells(vr, clean, known.own):
+            raise Unreadable
         return DataElement(tag, vr, clean[0] if len(clean) == 1 else clean)
 
     def _value(self, tag: BaseTag, vr: str, value: Any, known: _Object) -> Any:
@@ -364,8 +374,8 @@ def _items(element: DataElement) -> list[Any]:
         if element.VR != "US or SS" or len(value) % 2:
             raise Unreadable
         return [int.from_bytes(value[n : n + 2], "little") for n in range(0, len(value), 2)]
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return [value]
+    if not isinstance(value, (list, MultiValue, Sequence)):
+        return [value]  # a person's name is iterable too: by its letters
     return list(value)
 
 
@@ -458,6 +468,38 @@ def _items_or_none(element: DataElement) -> list[Any]:
         return _items(element)
     except Unreadable:
         return []
+
+
+_PACKED = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+
+
+def _spells(vr: str, numbers: list[Any], own: frozenset[str]) -> bool:
+    """Whether numbers, as they will be stored, spell an identifier: text in an attribute of numbers does."""
+    code = _PACKED[vr]
+    if len(numbers) * struct.calcsize(code) < 5:
+        return False
+    try:
+        return any(_in_bytes(struct.pack(f"{order}{len(numbers)}{code}", *numbers), own) for order in "<>")
+    except (struct.error, OverflowError):
+        raise Unreadable from None
+
+
+def _in_bytes(data: bytes, own: frozenset[str]) -> bool:
+    lower = data.lower()
+    charsets = ("utf-8", "utf-16-le", "utf-16-be", "latin-1")
+    return any(part.encode(charset, "ignore") in lower for part in own if len(part) >= 5 for charset in charsets)
+
+
+def _multiplicity_fits(tag: BaseTag, count: int) -> bool:
+    """Whether an attribute may have that many values (PS3.6)."""
+    allowed_count = dictionary_VM(tag)
+    low, _, high = allowed_count.partition("-")
+    if not high:
+        return count == int(low)
+    if high.endswith("n"):
+        step = int(high[:-1] or 1)
+        return count >= int(low) and count % step == 0
+    return int(low) <= count <= int(high)
 
 
 def _same_number(text: str, own: frozenset[str]) -> bool:
