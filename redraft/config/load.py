@@ -52,6 +52,10 @@ def _load(path: Path, model: type[Model]) -> Model:
         raise ConfigError(what, "Check indentation and quotes.") from error
     except YAMLError as error:
         raise ConfigError(f"{path.name}: not valid YAML (a character that text cannot hold).", "Remove it.") from error
+    except ValueError:  # e.g. 2024-02-31; `from None`: the cause may quote the value
+        raise ConfigError(
+            f"{path.name}: a date or number does not exist.", "Correct it, or quote it as text."
+        ) from None
     if not isinstance(tree, CommentedMap):
         raise ConfigError(f"{path.name} holds no settings.", "It must be a YAML mapping; see `redraft init`.")
     try:
@@ -84,7 +88,10 @@ def _explain(file: str, tree: CommentedMap, model: type[BaseModel], item: Any) -
     where = [part for n, part in enumerate(loc) if not _is_kind(loc, n)]
     dotted = ".".join(str(part) for part in where) or "(top level)"
     line = _line(tree, where)
-    if item["type"] == "extra_forbidden":
+    if SECRETS.intersection(map(str, where[:-1])) and item["type"] == "extra_forbidden":
+        where = where[:-1]  # `{secret}` is a mapping whose key is the secret
+        dotted = ".".join(str(part) for part in where)
+    elif item["type"] == "extra_forbidden":
         allowed = _allowed(model, loc[:-1])
         close = difflib.get_close_matches(str(where[-1]), allowed, n=1)
         hint = f" Did you mean `{close[0]}`?" if close else ""
@@ -96,8 +103,8 @@ def _explain(file: str, tree: CommentedMap, model: type[BaseModel], item: Any) -
     value = f" (got {shown!r})" if isinstance(shown, (str, int, float, bool)) else ""
     if item["type"] == "union_tag_invalid":
         return f"{file}:{line}: `{dotted}`: unknown kind. Allowed: {', '.join(SOURCE_KINDS)}."
-    if "security" in where or SECRETS.intersection(map(str, where)):
-        value = ""  # what stands there may be a secret
+    if "security" in where or SECRETS.intersection(map(str, where)) or "@" in value:
+        value = ""  # what stands there may be a secret, as may what stands before the @ of a URL
     if SECRETS.intersection(map(str, where)):
         message = "a literal secret is refused, give {file: PATH} or {env: NAME}"
     return f"{file}:{line}: `{dotted}`: {message}{value}."

@@ -11,6 +11,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from redraft.config.base import SecretRef, Section
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+# Nothing before an @: a password in a URL would be a literal secret.
+Url = Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/[^@\s]*)?$")]
 AeTitle = Annotated[str, Field(pattern=r"^[^\\\x00-\x1f]{1,16}$")]
 
 
@@ -88,7 +90,7 @@ class DicomWebSource(SourceSection):
     """A DICOMweb server (PS3.18): QIDO-RS to find, WADO-RS to fetch, STOW-RS to store segmentations."""
 
     kind: Literal["dicomweb"]
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    url: Url
     basic: Login | None = None
     bearer: SecretRef | None = None
     tls: Tls = Tls()
@@ -142,7 +144,7 @@ class S3Source(SourceSection):
     kind: Literal["s3"]
     bucket: str
     prefix: str = ""
-    endpoint: str | None = None
+    endpoint: Url | None = None
     region: str | None = None
     # The usual chain (environment, profile, role) when omitted.
     access_key: SecretRef | None = None
