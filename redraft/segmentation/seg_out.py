@@ -16,7 +16,7 @@ from pydicom.valuerep import DS
 from redraft import __version__
 from redraft.config.schema import Structure
 from redraft.errors import LabelError
-from redraft.segmentation.exam import ExamGeometry
+from redraft.segmentation.exam import IMAGE_CLASSES, ExamGeometry
 from redraft.segmentation.origin import Naming, Origin, filled, project_header, require_codes
 from redraft.segmentation.structures import to_code
 
@@ -154,12 +154,12 @@ def _sources(
     exam: ExamGeometry, header: Dataset, orientation: list[DS], positions: list[list[DS]], spacing: list[DS]
 ) -> list[Dataset]:
     """What highdicom needs to know of the images, one single-frame image per slice; `_refer` names the true ones."""
-    _, series, sop_class = exam.complete()
+    _, series, _ = exam.complete()
     images = []
     for k, position in enumerate(positions):
         image = Dataset()
         image.update(header)
-        image.SOPClassUID, image.SOPInstanceUID = sop_class, f"1.{k + 1}"
+        image.SOPClassUID, image.SOPInstanceUID = IMAGE_CLASSES["CT"], f"1.{k + 1}"  # any of single frames
         image.SeriesInstanceUID, image.Modality = series, exam.modality
         image.FrameOfReferenceUID = exam.frame_of_reference
         image.Rows, image.Columns = exam.shape[1], exam.shape[0]
@@ -189,11 +189,16 @@ def _refer(dataset: Dataset, exam: ExamGeometry, positions: list[list[DS]]) -> D
     return dataset
 
 
+def _group(dataset: Dataset, item: Dataset, name: str) -> Any:
+    """A functional group of a frame; what all frames share stands once."""
+    return (item if name in item else dataset.SharedFunctionalGroupsSequence[0])[name].value[0]
+
+
 def _slices(dataset: Dataset, positions: list[list[DS]]) -> list[int]:
     """Slice of each frame, by its position."""
     slice_of = {tuple(map(str, position)): k for k, position in enumerate(positions)}
     return [
-        slice_of[tuple(map(str, item.PlanePositionSequence[0].ImagePositionPatient))]
+        slice_of[tuple(map(str, _group(dataset, item, "PlanePositionSequence").ImagePositionPatient))]
         for item in dataset.PerFrameFunctionalGroupsSequence
     ]
 
@@ -201,7 +206,7 @@ def _slices(dataset: Dataset, positions: list[list[DS]]) -> list[int]:
 def _packed(dataset: Dataset, numbers: NDArray[np.uint8], positions: list[list[DS]]) -> bytes:
     """The frames as one stream of bits (PS3.5 8.1.1). highdicom begins each frame of under 8 pixels at a byte."""
     segments = [
-        int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        int(_group(dataset, item, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         for item in dataset.PerFrameFunctionalGroupsSequence
     ]
     frames = list(zip(segments, _slices(dataset, positions), strict=True))
