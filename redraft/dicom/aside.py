@@ -34,6 +34,10 @@ REFORMATTED = {"MPR", "MIP", "MINIP", "PROJECTION IMAGE", "REFORMATTED", "CSA RE
 
 def set_aside(files: Sequence[File], rules: ReadRules) -> None:
     """Raise SetAside for a series that is not a wanted CT, MR or PET volume."""
+    if rules.wanted.model_fields_set:  # first: what a source does not select goes into no vault either
+        description = {keyword: files[0].elements.text(keyword) for keyword in KEYWORDS}
+        if condition := unwanted(rules.wanted, description, lambda: rules.accessions):
+            raise SetAside("The source does not want it.", rule="not_selected", measured={"by": condition})
     classes = {file.sop_class for file in files}
     if len(classes) > 1:
         raise SetAside("A series mixes kinds of objects.", rule="mixed_classes")
@@ -60,7 +64,3 @@ def set_aside(files: Sequence[File], rules: ReadRules) -> None:
         raise SetAside("An image in colour holds no intensities.", rule="colour")
     if len({file.elements.text("FrameOfReferenceUID") for file in files}) > 1:
         raise SetAside("The images lie in several frames of reference.", rule="mixed_frame_of_reference")
-    if rules.wanted.model_fields_set:
-        description = {keyword: files[0].elements.text(keyword) for keyword in KEYWORDS}
-        if condition := unwanted(rules.wanted, description, lambda: rules.accessions):
-            raise SetAside("The source does not want it.", rule="not_selected", measured={"by": condition})

@@ -54,12 +54,13 @@ class SeriesGeometry:
 
 def places(slices: Sequence[SliceGeometry]) -> list[int]:
     """A number for the place of each slice, counted along the normal; slices within 0.01 mm share one."""
-    positions = np.array([item.position for item in slices])
-    along = positions @ _normal(slices[0])
-    order = np.lexsort((*positions.T[::-1], np.round(along, 6)))
-    steps = np.linalg.norm(np.diff(positions[order], axis=0), axis=1)
-    numbers = np.empty(len(slices), dtype=int)
-    numbers[order] = np.concatenate([[0], np.cumsum(steps >= DUPLICATE_MM)])
+    row, column = np.array(slices[0].orientation[:3]), np.array(slices[0].orientation[3:])
+    axes = np.array([item.position for item in slices]) @ np.stack([np.cross(row, column), row, column], axis=1)
+    numbers = np.zeros(len(slices), dtype=int)
+    for axis in (*axes.T, *axes.T):  # a second time: what lay between two slices may have gone to another place
+        order = np.lexsort((axis, numbers))
+        apart = (np.diff(axis[order]) >= DUPLICATE_MM) | (np.diff(numbers[order]) > 0)
+        numbers[order] = np.concatenate([[0], np.cumsum(apart)])
     return [int(number) for number in numbers]
 
 

@@ -19,7 +19,7 @@ from redraft.phantom.series import Uids, exam_header, write_series
 from redraft.volumes import Volume
 
 
-def decimal(values: Sequence[float]) -> list[str]:
+def decimal(values: Sequence[float] | np.ndarray) -> list[str]:
     """Numbers as DS of at most 16 characters."""
     return [f"{value:.12g}"[:16] for value in np.asarray(values, float)]
 

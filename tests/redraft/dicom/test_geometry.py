@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 
 import highdicom as hd
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from redraft.dicom.geometry import LPS_TO_RAS, SliceGeometry, duplicates, series_geometry
+from redraft.dicom.geometry import LPS_TO_RAS, SliceGeometry, duplicates, places, series_geometry
 from redraft.errors import GeometryError
 from redraft.volumes import Volume
 
@@ -49,9 +50,9 @@ def stack(steps: list[float], **changes: object) -> list[SliceGeometry]:
     return [replace(base, position=(0.0, 0.0, z), **changes) for z in steps]  # type: ignore[arg-type]
 
 
-def rule(slices: list[SliceGeometry], **options: float) -> tuple[str, dict[str, object]]:
+def rule(slices: list[SliceGeometry], max_spacing_mm: float = 1e9) -> tuple[str, dict[str, object]]:
     with pytest.raises(GeometryError) as caught:
-        series_geometry(slices, **options)
+        series_geometry(slices, max_spacing_mm)
     return caught.value.rule, caught.value.measured
 
 
@@ -305,6 +306,7 @@ def test_altered_files_are_refused_with_the_same_rules(series: Callable) -> None
                 del dataset[name]
             else:
                 tag = pydicom.datadict.tag_for_keyword(name)
+                assert isinstance(value, bytes)
                 dataset[name] = pydicom.dataelem.RawDataElement(
                     pydicom.tag.Tag(tag), "DS", len(value), value, 0, False, True
                 )  # type: ignore[arg-type]
@@ -328,3 +330,20 @@ def test_altered_files_are_refused_with_the_same_rules(series: Callable) -> None
     with pytest.raises(GeometryError) as caught:
         files.volume()
     assert caught.value.rule == "missing_slices" and caught.value.measured["missing"] == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3, 3), st.integers(-2, 2), st.integers(-1, 1)), min_size=1, max_size=12),
+    st.randoms(use_true_random=False),
+)
+def test_slices_share_a_place_where_they_lie_within_a_hundredth_of_a_millimetre(
+    points: list[tuple[int, int, int]], random: Random
+) -> None:
+    """Places agree with the distances of all pairs, whatever the order; they are counted along the normal."""
+    tilted = (0.8, 0.6, 0, 0, 0, 1)
+    near = [tuple(value + random.uniform(-2e-3, 2e-3) for value in point) for point in points]
+    slices = [SliceGeometry(point, tilted, (1, 1), (5, 7)) for point in near]
+    found = places(slices)
+    for a, first in enumerate(points):
+        for b, second in enumerate(points):
+            assert (found[a] == found[b]) == (first == second)

@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
+from redraft.config.schema import Deid, Ingest, Limits
 from redraft.config.sources import Wanted
 from redraft.dicom.elements import _Walk
 from redraft.dicom.series import ReadRules, Series, SeriesVolume, open_series
@@ -181,6 +183,31 @@ def test_what_a_source_does_not_want_says_by_which_condition(series: Callable) -
     assert refused(files.paths, replace(RULES, wanted=Wanted(series_description="head*"))).measured == {
         "by": "series_description"
     }
+
+
+def test_what_is_not_selected_goes_into_no_vault(series: Callable) -> None:
+    """A capture that the source does not want is refused, not quarantined: nobody asked for its bytes."""
+    files = series()
+    files.edit(put("SOPClassUID", SC))
+    error = refused(files.paths, replace(RULES, wanted=Wanted(modalities=("MR",))))
+    assert isinstance(error, SetAside) and (error.rule, error.verdict) == ("not_selected", "refused")
+
+
+def test_the_project_s_rules_are_those_of_its_file() -> None:
+    """Every rule of reading is taken from project.yaml's sections."""
+    ingest = Ingest(
+        modalities=("PT",), accept_secondary=True, gantry_tilt="resample", max_spacing_mm=7, max_voxels=99,
+        limits=Limits(nesting=5, elements=2000),
+    )  # fmt: skip
+    config = SimpleNamespace(ingest=ingest, deid=Deid(quarantine_modalities=("ES",)))
+    rules = ReadRules.of(config, Wanted(body_part=("KIDNEY",)), frozenset({"A"}))  # type: ignore[arg-type]
+    assert rules == ReadRules(
+        modalities=("PT",), accept_secondary=True, gantry_tilt="resample", max_spacing_mm=7, max_voxels=99,
+        wanted=Wanted(body_part=("KIDNEY",)), accessions=frozenset({"A"}), quarantine_modalities=("ES",), nesting=5,
+        elements=2000,
+    )  # fmt: skip
+    assert rules.resampled == ("gantry_tilt",)
+    assert (rules.bounds.nesting, rules.bounds.elements, rules.bounds.voxels) == (5, 2000, 99)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
