@@ -56,32 +56,36 @@ def _all(identifier: str) -> Iterator[Form]:
 
 
 def _texts(identifier: str) -> Iterator[tuple[str, str]]:
-    """The identifier in the orders and formats people and programs use."""
+    """The identifier in the orders and formats people and programs use, also without its accents."""
     plain = unicodedata.normalize("NFC", identifier.strip())
-    yield plain, ""
-    if (other := unicodedata.normalize("NFD", plain)) != plain:
-        yield other, "decomposed letters, "
-    if (ascii_only := other.encode("ascii", "ignore").decode()) != plain and len(ascii_only) >= len(plain) * 0.7:
-        yield ascii_only, "without accents, "
+    yield from _orders(plain, "")
     yield from ((text, "date, ") for text in _dates(plain))
-    for group in plain.split("="):
+    bare = unicodedata.normalize("NFD", plain).encode("ascii", "ignore").decode()
+    if bare != plain and len(bare) >= len(plain) * 0.7:
+        yield from _orders(bare, "without accents, ")
+
+
+def _orders(plain: str, how: str) -> Iterator[tuple[str, str]]:
+    yield plain, how
+    groups = plain.split("=")
+    for group in groups:
+        if len(groups) > 1 and len(group) >= SHORTEST:
+            yield group, f"{how}part of a name, "
         parts = [part.strip() for part in group.split("^") if part.strip()]
-        if len(plain.split("=")) > 1 and len(group) >= SHORTEST:
-            yield group, "part of a name, "
         if len(parts) < 2:
             continue
         family, given, rest = parts[0], parts[1], parts[2:]
-        for order in ([given, family], [family, given], [given, *rest, family], [family, given, *rest], parts):
+        for order in ([given, family], [family, given], [given, *rest, family], parts):
             for mark in (" ", ", ", ",", "_", "-", ".", "^", "+", ""):
-                yield mark.join(order), "name in other order, "
-    bare = "".join(character for character in plain if character.isalnum())
-    if bare != plain and len(bare) >= _WHOLE_WORD:
-        yield bare, "without separators, "
+                yield mark.join(order), f"{how}name in other order, "
+    letters = "".join(character for character in plain if character.isalnum())
+    if letters != plain and len(letters) >= _WHOLE_WORD:
+        yield letters, f"{how}without separators, "
     words = [word for word in re.split(r"[\W_]+", plain) if word]
     if len(words) > 1 and "^" not in plain:
         for mark in (" ", "_", "-", ".", "^"):
             if len(joined := mark.join(words)) >= _WHOLE_WORD:
-                yield joined, "with other separators, "
+                yield joined, f"{how}with other separators, "
 
 
 def _dates(text: str) -> Iterator[str]:
@@ -112,10 +116,12 @@ def _is_short(text: str) -> bool:
 
 
 def _cases(text: str) -> Iterator[str]:
-    """Cases of letters beyond ASCII, which the search itself does not fold."""
+    """Cases of letters beyond ASCII, which the search itself does not fold; accents apart from their letters too."""
     yield text
     if not text.isascii():
-        yield from (text.lower(), text.upper(), text.title(), text.casefold())
+        for case in (text, text.lower(), text.upper(), text.title(), text.casefold()):
+            yield case
+            yield unicodedata.normalize("NFD", case)
 
 
 def _encoded(text: str, how: str, word: bool) -> Iterator[Form]:
