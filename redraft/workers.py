@@ -7,6 +7,7 @@ the caller learns which job was lost and why. Results come in the order of the j
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import resource
 import signal
@@ -16,6 +17,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -52,16 +54,20 @@ class Workers(Generic[Item, Job, Result]):
     ----------
     count : int
         Processes side by side; 0 does the jobs in this process, unguarded (for debugging and tests).
-    start : function, importable
-        Called once in every process with `args`; returns the function that does a job.
+    start : str
+        ``module:function``, called once in every process with `args`; returns the function that does a job. A name, so
+        that what only workers need is imported only there.
     memory_mb : int
         What a process may allocate.
     """
 
-    def __init__(self, count: int, start: Callable[..., Callable[[Job], Result]], args: tuple, memory_mb: int):
+    def __init__(self, count: int, start: str, args: tuple, memory_mb: int):
         # Not fork: threads of Prefect and others run in this process, and a copy could hold their locks.
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([start.__module__])  # what workers import is imported once
+        self._context.set_forkserver_preload([start.split(":")[0]])  # what workers import is imported once
+        if count:
+            with _without_main():
+                forkserver.ensure_running()  # and while the caller still prepares the jobs
         self._count, self._start, self._args, self._memory_mb = count, start, args, memory_mb
         self._workers: list[_Worker] = []
 
@@ -82,7 +88,7 @@ class Workers(Generic[Item, Job, Result]):
         worked. A RedraftError raised by a job is raised here.
         """
         if self._count == 0:
-            work = self._start(*self._args)
+            work = _load(self._start)(*self._args)
             for item in items:
                 todo = job(item)
                 yield item, None if todo is None else work(todo)
@@ -188,17 +194,23 @@ def _end(worker: _Worker) -> None:
         worker.process.join()
 
 
-def _serve(pipe: Connection, start: Callable[..., Callable[[Any], Any]], args: tuple, memory_mb: int) -> None:
+def _serve(pipe: Connection, start: str, args: tuple, memory_mb: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; the pipe's end ends this process
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * _MB, memory_mb * _MB))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's header
-    answer, work = _answer(lambda _: start(*args), None, memory_mb), None
+    answer, work = _answer(lambda _: _load(start)(*args), None, memory_mb), None
     if answer[0] == "done":
         answer, work = ("ready", None), answer[1]
     with contextlib.suppress(EOFError, OSError):  # the caller is gone
         pipe.send(answer)
         while work is not None:
             pipe.send(_answer(work, pipe.recv(), memory_mb))
+
+
+def _load(start: str) -> Callable[..., Callable[[Any], Any]]:
+    module, name = start.split(":")
+    function: Callable[..., Callable[[Any], Any]] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def _answer(work: Callable[[Any], Any], job: Any, memory_mb: int) -> tuple[str, Any]:

@@ -5,7 +5,6 @@ The index knows exams by pseudonym only, so the truth of an exam is found withou
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +21,9 @@ from redraft.security.pseudonyms import Pseudonyms
 from redraft.segmentation.exam import ExamGeometry
 from redraft.segmentation.read import open_dicom, read_labels, read_segmentation
 from redraft.segmentation.seg_in import SEG_CLASSES, seg_referenced_series
+from redraft.sources.names import is_label_file, is_nifti, nifti_stem
 
-__all__ = ["TruthIndex", "is_label_file", "is_nifti", "nifti_stem", "read_labels"]
-
-LABEL_FOLDERS = re.compile(r"^labels?(Tr|Ts)?$", re.IGNORECASE)
-
-
-def is_nifti(path: Path) -> bool:
-    """Whether a file name is NIfTI's."""
-    return path.name.endswith((".nii", ".nii.gz"))
-
-
-def nifti_stem(path: Path) -> str:
-    """File name without .nii or .nii.gz; MSD's channel suffix _0000 is dropped."""
-    return re.sub(r"(_0000)?\.nii(\.gz)?$", "", path.name)
-
-
-def is_label_file(path: Path) -> bool:
-    """Whether a NIfTI file lies in a label directory of the MSD layout (labelsTr, labels, …)."""
-    return bool(LABEL_FOLDERS.match(path.parent.name))
+__all__ = ["TruthIndex", "read_labels"]
 
 
 @dataclass(frozen=True)

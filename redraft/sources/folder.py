@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from redraft.dicom.oracle import is_label_file, nifti_stem
 from redraft.errors import ServiceError
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.sources.index import Seen, SourceIndex
+from redraft.sources.names import NIFTI, is_label_file, nifti_stem
 from redraft.sources.protocol import Offer
 
 # What lies beside images in every archive, and is no image.
 ASIDE = re.compile(r"^(DICOMDIR|SHA256SUMS|SOURCE\.md|\..*)$")
-NIFTI = (".nii", ".nii.gz")
 # Headers are read in batches of this many files: large enough to cost no time, small enough to be read again singly.
 BATCH = 64
 

@@ -247,12 +247,12 @@ class S3Source:
         return folder / f"{self._stem(name)}{'.nii.gz' if name.endswith('.gz') else '.nii'}"
 
     def _stem(self, name: str) -> str:
-        from redraft.dicom.oracle import nifti_stem
+        from redraft.sources.names import nifti_stem
 
         return self._pseudonyms.place_tag(f"nifti\0{nifti_stem(Path(name))}").hex()
 
     def _nifti(self, entry: Entry) -> Offer:
-        from redraft.dicom.oracle import is_label_file
+        from redraft.sources.names import is_label_file
 
         if entry.cold:
             return self._single(entry, -1, "not_retrievable", "")

@@ -23,7 +23,7 @@ from redraft.sources.wanted import read_accessions
 from redraft.splits import POOL, TEST, UNDRAWN, VALIDATION, draw_splits
 from redraft.workers import Lost, Workers
 from tasks.ingest.intake import Intake, Place, Settled
-from tasks.ingest.reading import Setup, scanner
+from tasks.ingest.jobs import SCANNER, Setup
 from tasks.ingest.receipts import Receipt
 
 # Receipts are committed in batches: a killed intake keeps what it has, and the next one goes on behind it.
@@ -134,7 +134,7 @@ def _scan(project: Project, workers: int) -> Scan:
         """Read headers in guarded processes. A file that takes its process with it costs its batch a second try."""
 
         def pool(count: int) -> Workers[list[str], list[str], list[tuple[str | None, str | None]]]:
-            return Workers(count, scanner, (setup,), limits.memory_mb)
+            return Workers(count, SCANNER, (setup,), limits.memory_mb)
 
         with pool(workers) as several, pool(min(workers, 1)) as single:
             for batch, answers in several.map(batches, lambda paths: paths, lambda paths: limits.seconds):

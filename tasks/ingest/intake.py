@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from redraft.config.sources import Wanted
-from redraft.dicom.oracle import nifti_stem
 from redraft.digest import sha256_json
 from redraft.errors import ExamError, RedraftError, ServiceError
 from redraft.sources.index import SourceIndex
+from redraft.sources.names import nifti_stem
 from redraft.sources.protocol import Offer, Source
 from redraft.workers import Lost, Workers
-from tasks.ingest.reading import Job, Setup, job_kind, reader
+from tasks.ingest.jobs import READER, Job, Setup, job_kind
 from tasks.ingest.receipts import Receipt
 
 
@@ -77,7 +77,7 @@ class Intake:
         """Take in what the places offer. Sources that fail are in `failures` afterwards; the others go on."""
         self._claimed: set[str] = set()
         self._again: list[tuple[Place, Offer]] = []
-        with Workers[_Work, Job, list[Receipt]](self.workers, reader, (self.setup,), self.memory_mb) as workers:
+        with Workers[_Work, Job, list[Receipt]](self.workers, READER, (self.setup,), self.memory_mb) as workers:
             yield from self._pass(workers, self._offers(places))
             # Offered twice in this run (by two sources, say): the second is judged when the first is on record.
             while self._again:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redraft.config.schema import Ingest
-from redraft.dicom.oracle import nifti_stem
 from redraft.errors import GeometryError, ReadError
 from redraft.security.pseudonyms import Pseudonyms
+from redraft.sources.names import nifti_stem
 from redraft.volumes import Volume, grid_difference, read_volume
 from tasks.ingest.receipts import Receipt
 

@@ -7,80 +7,25 @@ interrupted and does not count), and what leads back to people into the vault. T
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from redraft.config.schema import Config
-from redraft.config.sources import Wanted
 from redraft.deid import Deidentifier, quarantine_rule
-from redraft.dicom.oracle import is_label_file
 from redraft.dicom.scan import Foreign, read_header
 from redraft.dicom.series import ReadRules, Series, SeriesVolume, open_series
 from redraft.digest import sha256_file, sha256_json
 from redraft.errors import ExamError, SetAside
 from redraft.files import write_text
-from redraft.project import Project
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.security.vault import Vault
 from redraft.volumes import Volume, grid_difference, read_volume, write_volume
+from tasks.ingest.jobs import Job, Setup
 from tasks.ingest.nifti import identify, label_receipt, read_nifti_exam
 from tasks.ingest.receipts import ExamRecord, Receipt
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every worker knows. It opens the keys itself: they never travel between processes.
-
-    Attributes
-    ----------
-    env : mapping
-        Where project.yaml's key reference leads; holds the one variable that it names.
-    admitted : frozenset of str
-        Exams that were admitted before; their images are never replaced.
-    """
-
-    root: Path
-    config: Config
-    env: Mapping[str, str]
-    admitted: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, project: Project, admitted: frozenset[str] = frozenset()) -> Setup:
-        name = project.config.security.keys.env
-        env = {name: project.env[name]} if name is not None and name in project.env else {}
-        return cls(project.root, project.config, env, admitted)
-
-    def open(self) -> Project:
-        return Project(self.root, self.config, self.env)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One series (or one NIfTI file) that lies on this machine, whole.
-
-    Attributes
-    ----------
-    fresh : frozenset of str
-        Exams admitted since the workers were set up.
-    image : Path, optional
-        For a label file: the image of the same name.
-    external : str, optional
-        Name of the external set that it belongs to.
-    """
-
-    series_id: str
-    source: str
-    kind: Literal["dicom", "nifti", "label"]
-    paths: tuple[Path, ...]
-    wanted: Wanted
-    accessions: frozenset[str] = frozenset()
-    fresh: frozenset[str] = frozenset()
-    image: Path | None = None
-    external: str | None = None
 
 
 def scanner(setup: Setup) -> Callable[[list[str]], list[tuple[str | None, str | None]]]:
@@ -277,10 +222,3 @@ class Reader:
         }
         path = self._image(record.exam_id).with_name("exam.json")
         write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
-
-
-def job_kind(path: Path) -> Literal["dicom", "nifti", "label"]:
-    """What a single file is, by its name and folder."""
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return "dicom"
-    return "label" if is_label_file(path) else "nifti"

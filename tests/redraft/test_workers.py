@@ -17,6 +17,8 @@ import pytest
 from redraft.errors import ServiceError, StorageError
 from redraft.workers import Lost, Workers
 
+START = f"{__name__}:start"
+
 
 def start(factor: int) -> Callable[[Any], Any]:
     """A worker that multiplies, or does what it is told."""
@@ -49,7 +51,7 @@ def start(factor: int) -> Callable[[Any], Any]:
 
 
 def run(jobs: list[Any], count: int = 2, seconds: float = 30.0) -> list[Any]:
-    with Workers[Any, Any, Any](count, start, (7,), 1024) as workers:
+    with Workers[Any, Any, Any](count, START, (7,), 1024) as workers:
         return [result for _, result in workers.map(jobs, lambda item: item, lambda job: seconds)]
 
 
@@ -97,7 +99,7 @@ def test_items_are_taken_as_workers_are_free() -> None:
             taken += 1
             yield n
 
-    with Workers[Any, Any, Any](2, start, (1,), 1024) as workers:
+    with Workers[Any, Any, Any](2, START, (1,), 1024) as workers:
         for seen, (_, result) in enumerate(workers.map(items(), lambda item: item, lambda job: 30.0)):
             assert result == seen
             assert taken <= seen + 2 + 64 * 2
@@ -106,7 +108,7 @@ def test_items_are_taken_as_workers_are_free() -> None:
 
 def test_a_process_killed_between_jobs_is_replaced() -> None:
     """Somebody ends an idle worker: the next job goes to a new one."""
-    with Workers[Any, Any, Any](1, start, (7,), 1024) as workers:
+    with Workers[Any, Any, Any](1, START, (7,), 1024) as workers:
         ((_, pid),) = workers.map(["pid"], lambda item: item, lambda job: 30.0)
         os.kill(pid, signal.SIGKILL)
         psutil.wait_procs([process for process in psutil.process_iter() if process.pid == pid], timeout=10)
@@ -124,7 +126,7 @@ def failing(kind: str) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(("kind", "error"), [("die", ServiceError), ("error", StorageError), ("bug", RuntimeError)])
 def test_a_worker_that_cannot_start_is_nobodys_fault(kind: str, error: type[Exception]) -> None:
     """No job is refused for it: the run ends with what is wrong."""
-    with pytest.raises(error) as caught, Workers[Any, Any, Any](2, failing, (kind,), 1024) as workers:
+    with pytest.raises(error) as caught, Workers[Any, Any, Any](2, f"{__name__}:failing", (kind,), 1024) as workers:
         list(workers.map([1, 2], lambda item: item, lambda job: 30.0))
     assert "Abendroth" not in str(caught.value)
 
@@ -133,8 +135,8 @@ def test_workers_do_not_run_the_script_again(tmp_path: Path) -> None:
     """A script without a main guard starts workers and ends once."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import operator\nfrom redraft.workers import Workers\nprint('run')\n"
-        "with Workers(2, operator.itemgetter, (0,), 1024) as workers:\n"
+        "from redraft.workers import Workers\nprint('run')\n"
+        "with Workers(2, 'operator:itemgetter', (0,), 1024) as workers:\n"
         "    print([r for _, r in workers.map([[3], [4]], lambda item: item, lambda job: 30.0)])\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)

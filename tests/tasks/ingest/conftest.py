@@ -19,7 +19,8 @@ from redraft.project import Project
 from redraft.sources.folder import FolderSource
 from redraft.sources.index import SourceIndex
 from tasks.ingest.intake import Intake, Place
-from tasks.ingest.reading import Setup, scanner
+from tasks.ingest.jobs import Setup
+from tasks.ingest.reading import scanner
 from tasks.ingest.receipts import Receipt
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
