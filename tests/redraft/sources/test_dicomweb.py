@@ -274,6 +274,18 @@ def test_a_server_that_knows_no_pages_is_not_asked_for_ever(
     proxy = proxied(Fault(SEARCH, -1, change=lambda _: everything))
     assert sorted(offer.series_id for offer in make(proxy.url, page=2).discover()) == sorted(exams)
     assert len(proxy.requests) == 2
+    # It heeds no conditions either: what both questions bring is offered once, and what is not wanted not at all.
+    both = make(proxy.url, wanted={"modalities": ["CT", "MR"]})
+    assert sorted(offer.series_id for offer in both.discover()) == sorted(exams)
+    assert list(make(proxy.url, wanted={"modalities": ["MR"]}).discover()) == []
+
+
+def test_a_server_with_a_limit_of_its_own_is_read_to_the_end(
+    make: Make, exams: dict[str, Exam], proxied: Callable[..., FaultyProxy]
+) -> None:
+    """It gives two at a time whatever we ask for: a page that is short is not taken for the last."""
+    proxy = proxied(Fault(SEARCH, -1, change=lambda body: json.dumps(json.loads(body)[:2]).encode()))
+    assert sorted(offer.series_id for offer in make(proxy.url, page=100).discover()) == sorted(exams)
 
 
 def test_a_wrong_password_is_said_at_once(
