@@ -173,6 +173,4 @@ _SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 def _decoder(syntax: str) -> tuple[Any, str]:
     """pydicom's decoder of a transfer syntax, and the plugin to use ("" for any)."""
     codecs.register()
-    decoder = get_decoder(UID(syntax))
-    fast = syntax == RLELossless and "redraft" in decoder.available_plugins
-    return decoder, "redraft" if fast else ""
+    return get_decoder(UID(syntax)), codecs.preferred(syntax)
