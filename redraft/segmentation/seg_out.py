@@ -212,7 +212,7 @@ def _packed(dataset: Dataset, numbers: NDArray[np.uint8], positions: list[list[D
     frames = list(zip(segments, _slices(dataset, positions), strict=True))
     parts = []
     for first in range(0, len(frames), 8):  # eight frames end at a byte's border, whatever their size
-        bits = [(segment == numbers[:, :, k].T).ravel() for segment, k in frames[first : first + 8]]
+        bits = [np.equal(numbers[:, :, k].T, segment).ravel() for segment, k in frames[first : first + 8]]
         parts.append(np.packbits(np.concatenate(bits), bitorder="little").tobytes())
     data = b"".join(parts)
     return data + b"\0" * (len(data) % 2)
