@@ -97,7 +97,7 @@ class Bucket:
             for item in page.get("Contents", ()):
                 if item["Key"].endswith("/") and not item["Size"]:
                     continue
-                version = (item.get("ETag") or "").strip('"') or f"time:{item['LastModified'].isoformat()}"
+                version = (item.get("ETag") or "").strip('"') or f"time:{item['LastModified']}"
                 yield Entry(item["Key"], version, item["Size"], item.get("StorageClass") in COLD)
             if not page.get("IsTruncated"):
                 return

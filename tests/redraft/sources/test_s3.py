@@ -500,7 +500,7 @@ def test_a_missing_bucket_and_a_dead_endpoint_are_named(store: Store) -> None:
         store.offers(endpoint=endpoint)
     assert caught.value.retry
     with pytest.raises(ServiceError, match="no valid request"):
-        store.offers(endpoint="no address")
+        store.offers(bucket="no valid bucket")
     with pytest.raises(ConfigError, match="certificates"):
         store.offers(ca="missing.pem")
     with pytest.raises(SecurityError, match="S3_OTHER is not set"):
@@ -543,7 +543,7 @@ def test_what_an_endpoint_refuses_is_put_in_our_words(
     """Whatever S3 answers: no key, no secret, what to do; asked again only where that can help."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Refuses)
     server.answer, server.asked = (status, code), 0  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         with pytest.raises(ServiceError) as caught:
             store.offers(endpoint=f"http://127.0.0.1:{server.server_port}")
