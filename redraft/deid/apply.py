@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import re
-import struct
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.multival import MultiValue
-from pydicom.pixels.utils import get_expected_length
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID
 
 from redraft.deid import values
 from redraft.deid.allowed import allowed
+from redraft.deid.codes import CODE_PARTS, code_item, is_code
 from redraft.deid.options import CLEAN_DESCRIPTORS, CODES, PROFILE_CODE, kept_by
-from redraft.deid.profile import EDITION, PROFILE, Action, repeating, table, type_of
+from redraft.deid.own import PACKED, holds, in_bytes, own_identifiers, same_number, spells
+from redraft.deid.profile import EDITION, PROFILE, Action, table, type_of
+from redraft.deid.reading import (
+    DEPTH,
+    declared_bytes,
+    dictionary_vr,
+    items_of,
+    judged,
+    kept_bytes,
+    multiplicity_fits,
+    text_of,
+    true_vr,
+)
 from redraft.deid.series import OF_SERIES_NOT
 from redraft.deid.values import Unreadable
 from redraft.errors import ReadError
@@ -31,7 +39,6 @@ if TYPE_CHECKING:
     from redraft.config.schema import Config, Deid
     from redraft.security.pseudonyms import Pseudonyms
 
-_DEPTH = 40  # of sequences; real objects have six
 _TEXT = frozenset(("AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 _PIXEL_DATA = 0x7FE00010
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
@@ -125,13 +132,13 @@ class Deidentifier:
 
     # -- one object ---------------------------------------------------------------------------------------------------
     def _object(self, ds: Dataset, *, conform: bool) -> _Object:
-        patient = _text(ds, _PATIENT_ID) or _text(ds, 0x0020000D)
+        patient = text_of(ds, _PATIENT_ID) or text_of(ds, 0x0020000D)
         return _Object(
-            sop_class=_text(ds, 0x00080016),
+            sop_class=text_of(ds, 0x00080016),
             patient=patient,
             days=self.pseudonyms.days_back(patient, self.rules.max_shift_days),
-            signed=_text(ds, 0x00280103) == "1",
-            pixel_bytes=_declared(ds),
+            signed=text_of(ds, 0x00280103) == "1",
+            pixel_bytes=declared_bytes(ds),
             conform=conform,
             own=frozenset(own_identifiers(ds)),
         )
@@ -141,18 +148,18 @@ class Deidentifier:
         leave_out: Collection[int] = frozenset(), place: int = 0,
     ) -> None:  # fmt: skip
         """Fill `out` with what passes of one (nested) data set; `place` is its number in its sequence."""
-        if depth and _is_code(ds):
+        if depth and is_code(ds):
             self._code(ds, out, known)
             if not out:
                 return  # modifiers of a code that is not kept say nothing
         for tag in sorted(ds.keys()):
-            if tag in leave_out or tag in _CODE or not _judged(tag):
+            if tag in leave_out or tag in CODE_PARTS or not judged(tag):
                 continue
             try:
                 element = ds[tag]
-                vr = _true_vr(element, known.signed)
+                vr = true_vr(element, known.signed)
             except Exception:  # pydicom's converters raise a dozen unrelated types for wrong bytes
-                element, vr = None, _dictionary_vr(tag)
+                element, vr = None, dictionary_vr(tag)
             keyword = keyword_for_tag(tag)
             kept = self._element(tag, vr, element, known, (*path, keyword), depth, place)
             if kept is not None:
@@ -218,16 +225,16 @@ class Deidentifier:
         if vr == "SQ":
             return self._sequence(tag, element, known, path, depth)
         if tag in _PIXELS or tag in _TABLES:
-            if tag in _TABLES and isinstance(element.value, bytes) and _in_bytes(element.value, known.own):
+            if tag in _TABLES and isinstance(element.value, bytes) and in_bytes(element.value, known.own):
                 raise Unreadable
-            return _bytes(tag, vr, element, known.pixel_bytes if tag == _PIXEL_DATA else None)
-        items = _items(element)
+            return kept_bytes(tag, vr, element, known.pixel_bytes if tag == _PIXEL_DATA else None)
+        items = items_of(element)
         if not items:
             return DataElement(tag, vr, None)
-        if not _multiplicity_fits(tag, len(items)):
+        if not multiplicity_fits(tag, len(items)):
             raise Unreadable
         clean = [self._value(tag, vr, item, known) for item in items]
-        if vr in _PACKED and _spells(vr, clean, known.own):
+        if vr in PACKED and spells(vr, clean, known.own):
             raise Unreadable
         return DataElement(tag, vr, clean[0] if len(clean) == 1 else clean)
 
@@ -249,16 +256,16 @@ class Deidentifier:
                 return self._coded_string(tag, value)
             case "DS" | "IS":
                 text = values.decimal(value) if vr == "DS" else values.integer(value)
-                if _same_number(text, known.own):
+                if same_number(text, known.own):
                     raise Unreadable
                 return text
             case "US" | "SS" | "UL" | "SL" | "UV" | "SV" | "FL" | "FD":
-                if _same_number(str(value), known.own):
+                if same_number(str(value), known.own):
                     raise Unreadable
                 return values.number(vr, value)
             case "AT":
                 pointed = Tag(value)
-                if not _judged(pointed) or not _dictionary_vr(pointed):
+                if not judged(pointed) or not dictionary_vr(pointed):
                     raise Unreadable
                 return pointed
         if vr in _TEXT:
@@ -281,7 +288,7 @@ class Deidentifier:
         if tag == 0x00080070:
             return values.maker(value)
         text = values.technical(value)
-        if _holds(text, known.own):
+        if holds(text, known.own):
             raise Unreadable
         return text
 
@@ -291,7 +298,7 @@ class Deidentifier:
     def _sequence(
         self, tag: BaseTag, element: DataElement, known: _Object, path: tuple[str, ...], depth: int
     ) -> DataElement | None:
-        if depth >= _DEPTH:
+        if depth >= DEPTH:
             raise Unreadable
         items = []
         for place, item in enumerate(element.value or ()):
@@ -299,19 +306,19 @@ class Deidentifier:
             self._walk(item, out, known, path, depth + 1, place=place)
             if len(out):
                 items.append(out)
-            elif _is_code(item) and known.conform and type_of(known.sop_class, path) == 1:
-                items.append(_code_item("SCT", "261665006"))  # unknown
+            elif is_code(item) and known.conform and type_of(known.sop_class, path) == 1:
+                items.append(code_item("SCT", "261665006"))  # unknown
         if not items and element.value:
             raise Unreadable
         return DataElement(tag, "SQ", Sequence(items))
 
     def _code(self, ds: Dataset, out: Dataset, known: _Object) -> None:
         """A code sequence item (PS3.3 8.8): scheme, value and meaning of a published code, or nothing."""
-        scheme, value = _text(ds, 0x00080102), _text(ds, 0x00080100)
+        scheme, value = text_of(ds, 0x00080102), text_of(ds, 0x00080100)
         try:
-            if _holds(value, known.own):
+            if holds(value, known.own):
                 return
-            out.update(_code_item(scheme, value))
+            out.update(code_item(scheme, value))
         except Unreadable:
             return
 
@@ -321,7 +328,7 @@ class Deidentifier:
         out.PatientName = out.PatientID = self.pseudonyms.subject_id(known.patient)
         out.PatientIdentityRemoved = "YES"
         out.DeidentificationMethod = f"redraft: PS3.15 E.2 {EDITION}, unlisted removed"
-        out.DeidentificationMethodCodeSequence = Sequence(_code_item("DCM", code) for code in self.codes())
+        out.DeidentificationMethodCodeSequence = Sequence(code_item("DCM", code) for code in self.codes())
         dates = "longitudinal_modified_dates" in self.rules.retain
         out.LongitudinalTemporalInformationModified = "MODIFIED" if dates else "REMOVED"
 
@@ -330,185 +337,9 @@ class Deidentifier:
         meta.FileMetaInformationVersion = b"\0\1"
         meta.MediaStorageSOPClassUID = UID(out.SOPClassUID)
         meta.MediaStorageSOPInstanceUID = UID(out.SOPInstanceUID)
-        syntax = _text(getattr(ds, "file_meta", Dataset()), 0x00020010)
+        syntax = text_of(getattr(ds, "file_meta", Dataset()), 0x00020010)
         meta.TransferSyntaxUID = UID(syntax if values.is_registered(syntax) else "1.2.840.10008.1.2.1")
         meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
         meta.ImplementationVersionName = "REDRAFT"
         out.file_meta = meta
         out.preamble = b"\0" * 128
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-def _judged(tag: int) -> bool:
-    """Whether a tag can stay at all: no private group, curve, overlay, command, file-set or group length."""
-    group = tag >> 16
-    return not (group % 2 or group < 8 or repeating(tag) or not tag & 0xFFFF)
-
-
-def _dictionary_vr(tag: int) -> str:
-    try:
-        return dictionary_VR(tag)
-    except KeyError:
-        return ""
-
-
-def _true_vr(element: DataElement, signed: bool) -> str:
-    """The representation of a known attribute. Raises Unreadable when the file claims another one."""
-    known = _dictionary_vr(element.tag)
-    choices = known.split(" or ")
-    claimed = str(element.VR)
-    if claimed in choices:
-        return claimed
-    if claimed == known == "US or SS":
-        return "SS" if signed else "US"
-    if claimed == known and "OW" in choices:
-        return "OW"
-    raise Unreadable
-
-
-def _items(element: DataElement) -> list[Any]:
-    value = element.value
-    if value is None or (isinstance(value, (str, bytes)) and not value):
-        return []
-    if isinstance(value, bytes):
-        if element.VR != "US or SS" or len(value) % 2:
-            raise Unreadable
-        return [int.from_bytes(value[n : n + 2], "little") for n in range(0, len(value), 2)]
-    if not isinstance(value, (list, MultiValue, Sequence)):
-        return [value]  # a person's name is iterable too: by its letters
-    return list(value)
-
-
-def _bytes(tag: BaseTag, vr: str, element: DataElement, size: int | None) -> DataElement:
-    """Bytes as they are, but no more than the pixels declare: what is behind them is nobody's pixel."""
-    if not isinstance(element.value, bytes):
-        raise Unreadable
-    data = element.value if size is None else element.value[:size] + b"\0" * (size % 2)
-    out = DataElement(tag, vr, data)
-    out.is_undefined_length = element.is_undefined_length
-    return out
-
-
-def _text(ds: Dataset, tag: int) -> str:
-    """A value as text, empty where it is absent or unreadable."""
-    try:
-        value = ds[tag].value
-    except Exception:  # see `_walk`
-        return ""
-    return "" if value is None else str(value)
-
-
-def _declared(ds: Dataset) -> int | None:
-    """Bytes of native pixel data that the header declares (PS3.5 8.1.1)."""
-    syntax = UID(_text(getattr(ds, "file_meta", Dataset()), 0x00020010) or "1.2.840.10008.1.2")
-    if not syntax.is_transfer_syntax or syntax.is_encapsulated:
-        return None
-    try:
-        return int(get_expected_length(ds, unit="bytes"))
-    except Exception:  # see `_walk`; an object without pixels has no such attributes
-        return None
-
-
-# -- codes ------------------------------------------------------------------------------------------------------------
-_CODE = frozenset((0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120, 0x0008010F, 0x00080105))
-
-
-def _is_code(ds: Dataset) -> bool:
-    return any(tag in ds for tag in (0x00080100, 0x00080104, 0x00080119, 0x00080120))
-
-
-@lru_cache(maxsize=1024)
-def _meaning(scheme: str, value: str) -> str:
-    return values.code_meaning(scheme, value)
-
-
-def _code_item(scheme: str, value: str) -> Dataset:
-    """A code sequence item. Raises Unreadable for what is no published code."""
-    item = Dataset()
-    meaning = _meaning(scheme, value)
-    item.add_new(0x00080100, "SH", value)
-    item.add_new(0x00080102, "SH", scheme)
-    item.add_new(0x00080104, "LO", meaning)
-    return item
-
-
-# -- the object's own identifiers -------------------------------------------------------------------------------------
-# Representations and attributes whose text tells who somebody is: none of it may stand in text that stays.
-_WORDS = """
-    PatientID OtherPatientIDs OtherPatientNames IssuerOfPatientID AccessionNumber AdmissionID PatientAddress
-    PatientTelephoneNumbers InstitutionName InstitutionAddress InstitutionalDepartmentName ReferringPhysicianAddress
-    ReferringPhysicianTelephoneNumbers DeviceSerialNumber StationName PatientBirthDate RequestedProcedureID StudyID
-    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest MilitaryRank PatientMotherBirthName
-"""
-_IDENTIFYING = frozenset(_WORDS.split())
-
-
-def own_identifiers(ds: Dataset, depth: int = 0) -> Iterator[str]:
-    """Identifiers of the object, whole and in words, in lower case."""
-    for tag in ds.keys():  # noqa: SIM118 - iterating the data set itself converts every value
-        vr = getattr(ds.get_item(tag), "VR", None) or _dictionary_vr(tag)
-        if vr not in ("SQ", "PN", "UN") and keyword_for_tag(tag) not in _IDENTIFYING:
-            continue
-        try:
-            element = ds[tag]
-        except Exception:  # unreadable: it is removed
-            continue
-        if element.VR == "SQ":
-            if depth < _DEPTH:
-                for item in element.value:
-                    yield from own_identifiers(item, depth + 1)
-        elif element.VR == "PN" or keyword_for_tag(tag) in _IDENTIFYING:
-            for item in _items_or_none(element):
-                text = str(item).strip().lower()
-                yield from (part for part in (text, *re.split(r"[\^=\s,;/\\]+", text)) if len(part) >= 3)
-
-
-def _items_or_none(element: DataElement) -> list[Any]:
-    try:
-        return _items(element)
-    except Unreadable:
-        return []
-
-
-_PACKED = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-
-
-def _spells(vr: str, numbers: list[Any], own: frozenset[str]) -> bool:
-    """Whether numbers, as they will be stored, spell an identifier: text in an attribute of numbers does."""
-    code = _PACKED[vr]
-    if len(numbers) * struct.calcsize(code) < 5:
-        return False
-    try:
-        return any(_in_bytes(struct.pack(f"{order}{len(numbers)}{code}", *numbers), own) for order in "<>")
-    except (struct.error, OverflowError):
-        raise Unreadable from None
-
-
-def _in_bytes(data: bytes, own: frozenset[str]) -> bool:
-    lower = data.lower()
-    charsets = ("utf-8", "utf-16-le", "utf-16-be", "latin-1")
-    return any(part.encode(charset, "ignore") in lower for part in own if len(part) >= 5 for charset in charsets)
-
-
-def _multiplicity_fits(tag: BaseTag, count: int) -> bool:
-    """Whether an attribute may have that many values (PS3.6)."""
-    allowed_count = dictionary_VM(tag)
-    low, _, high = allowed_count.partition("-")
-    if not high:
-        return count == int(low)
-    if high.endswith("n"):
-        step = int(high[:-1] or 1)
-        return count >= int(low) and count % step == 0
-    return int(low) <= count <= int(high)
-
-
-def _same_number(text: str, own: frozenset[str]) -> bool:
-    """Whether a number is an identifier; of fewer than five digits it is one by chance."""
-    return len(text) >= 5 and (text in own or text.lstrip("+-0") in own)
-
-
-def _holds(text: str, own: frozenset[str]) -> bool:
-    """Whether text holds an identifier: a long one anywhere, a short one as a word of its own."""
-    lower = text.lower()
-    words = set(re.split(r"[^\w]+|_", lower))
-    return any((len(part) >= 5 and part in lower) or part in words or part == lower for part in own)

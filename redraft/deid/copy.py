@@ -14,9 +14,10 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from redraft.deid.apply import Deidentifier, own_identifiers
+from redraft.deid.apply import Deidentifier
 from redraft.deid.forms import SHORTEST
 from redraft.deid.matcher import Matcher
+from redraft.deid.own import own_identifiers
 from redraft.deid.quarantine import quarantine_rule
 from redraft.dicom.scan import files_below
 from redraft.errors import ExamError, StorageError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
@@ -26,6 +27,12 @@ def quarantine_rule(ds: Dataset, rules: Deid) -> str | None:
 
     CT, MR and PET that say nothing about burned-in annotation pass; whoever says anything but NO does not.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote values
+        return _rule(ds, rules)
+
+
+def _rule(ds: Dataset, rules: Deid) -> str | None:
     sop_class, modality = _text(ds, "SOPClassUID"), _text(ds, "Modality").upper()
     if sop_class.startswith(_ENCAPSULATED) or "EncapsulatedDocument" in ds:
         return "encapsulated_document"
