@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -235,3 +236,25 @@ def test_a_frame_count_that_lies_is_refused(series: Callable, frames: int) -> No
     files = series()
     files.edit(lambda dataset, k: setattr(dataset, "NumberOfFrames", frames), 0)
     assert refused(files.paths)[0] in ("truncated", "too_large", "not_single_frame")
+
+
+@pytest.mark.parametrize("runs", [1, 3, 200])
+@pytest.mark.parametrize("last", [1, 3, 200])
+def test_runs_that_overflow_their_segment_are_refused(series: Callable, runs: int, last: int) -> None:
+    """RLE that unpacks to more or less than the frame: the decoder's own panic becomes a refusal."""
+    files = series()
+
+    def overflow(dataset: Dataset, k: int) -> None:
+        segments = [b"\x81\x07" * runs, b"\x81\x07" * last]
+        offsets = [64, 64 + len(segments[0])]
+        code = struct.pack("<16I", 2, *offsets, *[0] * 13) + b"".join(segments)
+        dataset.PixelData = encapsulate([code])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+        dataset.file_meta.TransferSyntaxUID = RLELossless
+
+    files.edit(overflow, 1)
+    try:
+        values = read(files.paths).volume.array  # what overflows may be cut off, as other readers do
+        assert values.shape == (7, 5, 4)
+    except ExamError as error:
+        assert error.rule == "undecodable"
