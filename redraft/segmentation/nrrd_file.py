@@ -125,16 +125,18 @@ def _space(header: Any, dimension: int) -> tuple[int, NDArray[np.float64], NDArr
 def _unpack(packed: bytes, encoding: str, expected: int) -> bytes:
     try:
         if encoding == "raw":
-            data = packed
+            data, ended = packed, True
         elif encoding in ("gzip", "gz"):
-            data = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(packed, expected + 1)
+            gz = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            data, ended = gz.decompress(packed, expected + 1), gz.eof  # only at its end the checksum was compared
         elif encoding in ("bzip2", "bz2"):
-            data = bz2.BZ2Decompressor().decompress(packed, expected + 1)
+            bz = bz2.BZ2Decompressor()
+            data, ended = bz.decompress(packed, expected + 1), bz.eof
         else:
             raise ReadError("An NRRD file's encoding is not raw, gzip or bzip2.", _DO, rule="unreadable")
     except (zlib.error, OSError, EOFError):
         raise ReadError("An NRRD file is damaged.", _DO, rule="unreadable") from None
-    if len(data) != expected:
+    if len(data) != expected or not ended:
         measured: dict[str, object] = {"bytes": min(len(data), expected + 1), "expected": expected}
         raise ReadError("An NRRD file holds less or more than it declares.", _DO, rule="unreadable", measured=measured)
     return data

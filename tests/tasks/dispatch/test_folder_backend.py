@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redraft.config.schema import Structure
 from redraft.digest import sha256_file
 from redraft.errors import LabelError
+from redraft.segmentation.exam import ExamGeometry
+from redraft.segmentation.nrrd_file import write_nrrd
+from redraft.segmentation.origin import Origin, dicom_bytes
+from redraft.segmentation.rtstruct_out import build_rtstruct
+from redraft.segmentation.seg_out import build_seg
 from redraft.volumes import Volume, read_volume, write_volume
 from tasks.dispatch.backends import FolderBackend, Returned
 from tasks.dispatch.contract import Task, TaskStructure
@@ -289,3 +296,72 @@ def test_a_rejected_draft_needs_its_reason(tmp_path: Path) -> None:
         (folder / "task.json").write_text(json.dumps({**task, "mode": "assisted", "draft_sha256": "1" * 64}))
     items, failed = collect(tmp_path, "a", "b")
     assert [item.assignment_id for item in items] == ["b"] and failed["a"].rule == "result"
+
+
+# -- other formats -----------------------------------------------------------------------------------------------------
+EXAM = {
+    "exam_id": "e", "subject_id": "s", "modality": "CT", "shape": [9, 8, 7],
+    "affine_ras": np.diag([2.0, 2.0, 3.0, 1.0]).tolist(), "slices": {},
+}  # fmt: skip
+CODE = {"category": {"value": "91723000", "meaning": "x"}, "type": {"value": "64033007", "meaning": "Kidney"}}
+STRUCTURES = [Structure.model_validate({"name": "kidney", "value": 1, "kind": "organ", "code": CODE})]
+
+
+def write_label(path: Path, labels: np.ndarray, **changes: Any) -> None:
+    """The label in the format that its name says."""
+    exam = ExamGeometry.of({**EXAM, **changes})
+    if path.suffix == ".nrrd":
+        write_nrrd(path, labels, exam, STRUCTURES)
+        return
+    build = build_rtstruct if path.name == "label.dcm" and changes.get("modality") == "MR" else build_seg
+    origin = Origin("a", "0" * 64, "MANUAL", datetime(2026, 1, 2, tzinfo=UTC))
+    path.write_bytes(dicom_bytes(build(labels, exam, STRUCTURES, origin)))
+
+
+def gather(work: Path) -> tuple[list[Returned], dict[str, LabelError]]:
+    failed: dict[str, LabelError] = {}
+    backend = FolderBackend(work, STRUCTURES, lambda exam_id: ExamGeometry.of(EXAM))
+    return list(backend.collect(["a"], failed.__setitem__)), failed
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"], ids=["seg", "rtstruct"])
+@pytest.mark.parametrize("name", ["label.dcm", "label.nrrd", "label.seg.nrrd"])
+def test_other_formats_become_nifti_and_stay_as_they_are(tmp_path: Path, name: str, modality: str) -> None:
+    """SEG, RTSTRUCT and NRRD on the exam's frame of reference: the same voxels, and the same bytes each time."""
+    folder = hand_in(tmp_path)
+    (folder / "label.nii.gz").unlink()
+    write_label(folder / name, LABEL, modality=modality)
+    handed_in = (folder / name).read_bytes()
+    (item,), failed = gather(tmp_path)
+    assert not failed and item.label_sha256 == sha256_file(item.label)
+    np.testing.assert_array_equal(read_volume(item.label).array, LABEL)
+    (again,), _ = gather(tmp_path)
+    assert again.label_sha256 == item.label_sha256 and (folder / name).read_bytes() == handed_in
+    backend = FolderBackend(tmp_path)
+    assert backend.label_of("a") == item.label
+    backend.send_back("a", ["no"])
+    assert (folder / "returned-1" / name).read_bytes() == handed_in and backend.label_of("a") is None
+
+
+def test_a_label_of_another_exam_is_refused(tmp_path: Path) -> None:
+    """Another frame of reference, another grid; and a DICOM label where the exam's record is not at hand."""
+    folder = hand_in(tmp_path)
+    (folder / "label.nii.gz").unlink()
+    write_label(folder / "label.dcm", LABEL, exam_id="other")
+    assert gather(tmp_path)[1]["a"].rule == "frame_of_reference"
+    (folder / "label.dcm").unlink()
+    write_label(folder / "label.nrrd", LABEL, affine_ras=np.diag([2.0, 2.0, 4.0, 1.0]).tolist())
+    assert gather(tmp_path)[1]["a"].rule == "grid"
+    (folder / "label.nrrd").unlink()
+    write_label(folder / "label.dcm", LABEL)
+    assert collect(tmp_path, "a")[1]["a"].rule == "exam_record"
+
+
+def test_several_labels_in_one_package_are_refused(tmp_path: Path) -> None:
+    """Nobody can say which of them counts; a link in another format's name is refused as ever."""
+    folder = hand_in(tmp_path)
+    write_label(folder / "label.nrrd", LABEL)
+    assert gather(tmp_path)[1]["a"].rule == "several_labels"
+    (folder / "label.nrrd").unlink()
+    (folder / "label.dcm").symlink_to(folder / "label.nii.gz")
+    assert gather(tmp_path)[1]["a"].rule == "link"
