@@ -261,6 +261,23 @@ def test_coordinates_that_are_no_points_are_refused(data: list[str]) -> None:
     assert refused(grid(), item) == "bad_contour"
 
 
+@pytest.mark.parametrize("stated", ["2.25.8", ""])
+def test_another_frame_of_reference_is_refused(stated: str) -> None:
+    """Of the wanted ROIs, or none stated; what the structure set says as a whole stands in for an ROI that does not."""
+    volume = grid(2)
+    dataset = structure_set([("organ", [contour(volume, ring(5), 1)]), ("BODY", [])])
+    if stated:
+        dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = stated
+    with pytest.raises(LabelError) as caught:
+        rtstruct_masks(dataset, volume, {"organ": ()}, "2.25.7")
+    assert caught.value.rule == "frame_of_reference"
+    dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "2.25.7"
+    assert rtstruct_masks(dataset, volume, {"organ": ()}, "2.25.7")["organ"].any()
+    del dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID
+    dataset.FrameOfReferenceUID = "2.25.7"
+    assert rtstruct_masks(dataset, volume, {"organ": ()}, "2.25.7")["organ"].any()
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
