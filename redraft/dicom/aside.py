@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redraft.dicom.elements import File
 from redraft.errors import SetAside
-from redraft.sources.wanted import KEYWORDS, unwanted
+from redraft.sources.wanted import KEYWORDS
 
 if TYPE_CHECKING:
     from redraft.dicom.series import ReadRules
@@ -34,10 +34,9 @@ REFORMATTED = {"MPR", "MIP", "MINIP", "PROJECTION IMAGE", "REFORMATTED", "CSA RE
 
 def set_aside(files: Sequence[File], rules: ReadRules) -> None:
     """Raise SetAside for a series that is not a wanted CT, MR or PET volume."""
-    if rules.wanted.model_fields_set:  # first: what a source does not select goes into no vault either
-        description = {keyword: files[0].elements.text(keyword) for keyword in KEYWORDS}
-        if condition := unwanted(rules.wanted, description, lambda: rules.accessions):
-            raise SetAside("The source does not want it.", rule="not_selected", measured={"by": condition})
+    # First: what a source does not select goes into no vault either.
+    if condition := rules.selection.unmet({keyword: files[0].elements.text(keyword) for keyword in KEYWORDS}):
+        raise SetAside("The source does not want it.", rule="not_selected", measured={"by": condition})
     classes = {file.sop_class for file in files}
     if len(classes) > 1:
         raise SetAside("A series mixes kinds of objects.", rule="mixed_classes")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import pydicom
 from pydicom.dataset import Dataset
 
-from redraft.config.sources import Wanted
 from redraft.dicom.aside import ENHANCED, set_aside
 from redraft.dicom.elements import AGAIN, Bounds, File, declared_voxels, walk_file
 from redraft.dicom.frames import Frame, frames_of
@@ -26,6 +25,7 @@ from redraft.dicom.pixels import stack, values_digest
 from redraft.dicom.resample import resample
 from redraft.dicom.split import split
 from redraft.errors import ExamError, ReadError
+from redraft.sources.selection import Selection
 from redraft.volumes import Volume
 
 if TYPE_CHECKING:
@@ -42,15 +42,14 @@ class ReadRules:
     uneven_spacing: str = "refuse"
     max_spacing_mm: float = 20.0
     max_voxels: int = 600_000_000
-    wanted: Wanted = field(default_factory=Wanted)
-    accessions: frozenset[str] = frozenset()
+    selection: Selection = field(default_factory=Selection)
     quarantine_modalities: tuple[str, ...] = ()
     nesting: int = 24
     elements: int = 500_000
 
     @classmethod
-    def of(cls, config: Config, wanted: Wanted | None = None, accessions: frozenset[str] = frozenset()) -> ReadRules:
-        """The rules of a project; `wanted` and its accession numbers are those of the source."""
+    def of(cls, config: Config, selection: Selection | None = None) -> ReadRules:
+        """The rules of a project; `selection` is the source's."""
         ingest = config.ingest
         return cls(
             modalities=tuple(str(modality) for modality in ingest.modalities),
@@ -59,8 +58,7 @@ class ReadRules:
             uneven_spacing=ingest.uneven_spacing,
             max_spacing_mm=ingest.max_spacing_mm,
             max_voxels=ingest.max_voxels,
-            wanted=wanted or Wanted(),
-            accessions=accessions,
+            selection=selection or Selection(),
             quarantine_modalities=config.deid.quarantine_modalities,
             nesting=ingest.limits.nesting,
             elements=ingest.limits.elements,

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from redraft.config.sources import DicomWebSource as Section
-from redraft.errors import ConfigError, TransferError
+from redraft.errors import TransferError
 from redraft.files import sweep_partials
 from redraft.sources import qido, stow
 from redraft.sources.multipart import BrokenOff, Malformed
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.retry import NotNow, gave_up, persist
+from redraft.sources.selection import Selection
 from redraft.sources.session import Busy, Refusal, answering, check, open_session
 from redraft.sources.wado import ACCEPT, Arrival, bodies, without_bulk
-from redraft.sources.wanted import read_accessions, unwanted
 
 if TYPE_CHECKING:
     import requests
@@ -57,9 +57,9 @@ class DicomWebSource:
     # -- discover -----------------------------------------------------------------------------------------------------
     def discover(self) -> Iterator[Offer]:
         """Every wanted series once, in the server's order; see Source."""
-        wanted, accessions = self._section.wanted, self._accessions()
+        selection = Selection.of(self._section.wanted, self._context.resolve)
         seen: set[str] = set()
-        for keys in qido.queries(wanted, accessions):
+        for keys in qido.queries(selection.wanted, selection.accessions):
             for found in self._search(keys):
                 uid = qido.text(found, "SeriesInstanceUID") or ""
                 series_id = self._context.pseudonyms.series_id(uid)
@@ -70,7 +70,7 @@ class DicomWebSource:
                 version = self._context.pseudonyms.source_tag(qido.told(found))
                 if not (qido.is_uid(handle.study) and qido.is_uid(handle.series)):
                     yield Offer(series_id, version, qido.count(found), handle, refused="invalid_uid")
-                elif unwanted(wanted, self._description(found, handle), lambda: accessions) is None:
+                elif selection.unmet(self._description(found, handle)) is None:
                     yield Offer(series_id, version, qido.count(found), handle)
 
     def _search(self, keys: dict[str, str]) -> Iterator[qido.Found]:
@@ -326,13 +326,3 @@ class DicomWebSource:
             raise refusal.as_error(self.name) from None
         except NotNow as failure:
             raise gave_up(self.name, failure, self._section.retry) from None
-
-    def _accessions(self) -> frozenset[str]:
-        chosen = self._section.wanted.accessions
-        if chosen is None:
-            return frozenset()
-        path = self._context.resolve(chosen)
-        try:
-            return read_accessions(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"The list of accession numbers {path} cannot be read.", "Check the path.") from None

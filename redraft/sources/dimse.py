@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,13 @@ from pynetdicom.sop_class import Verification
 
 from redraft.config.sources import DimseSource as Section
 from redraft.config.sources import Wanted
-from redraft.errors import ConfigError, ServiceError, StorageError, TransferError
+from redraft.errors import ServiceError, StorageError, TransferError
 from redraft.files import sweep_partials, sync_directory
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.sources import storage_scp as scp
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.retry import NotNow, gave_up, persist
-from redraft.sources.wanted import read_accessions, unwanted
+from redraft.sources.selection import Selection
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _STUDY_KEYS = ("StudyInstanceUID", "StudyDate", "AccessionNumber", "StudyDescription", "ModalitiesInStudy")
@@ -139,33 +139,32 @@ class DimseSource:
 
     # -- C-FIND -------------------------------------------------------------------------------------------------------
     def _find_series(self) -> list[_Found]:
-        accessions = self._accessions()
-        wanted = self._section.wanted
+        selection = Selection.of(self._section.wanted, self._context.resolve)
         done: dict[str, list[_Found]] = {}  # by study: an attempt goes on behind the one before
 
         def ask() -> None:
             with self._association(FIND) as association:
                 studies: dict[str, Dataset] = {}
-                for query in study_queries(wanted, accessions):
+                for query in study_queries(selection.wanted, selection.accessions):
                     for study in self._find(association, query):
                         studies.setdefault(self._uid(study, "StudyInstanceUID"), study)
                 for uid, study in studies.items():
                     if uid not in done:
-                        done[uid] = self._series_of(association, uid, study, accessions)
+                        done[uid] = self._series_of(association, uid, study, selection)
 
         self._persist(ask, progress=lambda: len(done))
         # A series belongs to one study; a PACS that lists it twice means one.
         return list({found.series: found for series in done.values() for found in series}.values())
 
-    def _series_of(self, association: Any, uid: str, study: Dataset, accessions: frozenset[str]) -> list[_Found]:
-        wanted = self._section.wanted
+    def _series_of(self, association: Any, uid: str, study: Dataset, selection: Selection) -> list[_Found]:
+        wanted = selection.wanted
         query = _query("SERIES", _SERIES_KEYS, StudyInstanceUID=uid)
         if len(wanted.modalities) == 1:
             query.Modality = wanted.modalities[0]
         found = {}
         for series in self._find(association, query):
             series_uid = self._uid(series, "SeriesInstanceUID")
-            if series_uid in found or _refused(wanted, study, series, accessions):
+            if series_uid in found or _refused(selection, study, series):
                 continue
             count = _number(series, "NumberOfSeriesRelatedInstances")
             if not count:
@@ -182,17 +181,6 @@ class DimseSource:
                     raise self._error("answers C-FIND with what cannot be read", "C-FIND")
                 answers.append(identifier)
         return answers
-
-    def _accessions(self) -> frozenset[str]:
-        path = self._section.wanted.accessions
-        if path is None:
-            return frozenset()
-        try:
-            return read_accessions(self._context.resolve(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(
-                f"The list of accession numbers of source {self.name} cannot be read.", "Check the path."
-            ) from None
 
     # -- C-MOVE -------------------------------------------------------------------------------------------------------
     def _move(self, offer: Offer, keeper: _SeriesKeeper, running: scp.StorageScp) -> None:
@@ -342,8 +330,8 @@ def _query(level: str, keys: Iterable[str], **values: str) -> Dataset:
     return query
 
 
-def _refused(wanted: Wanted, study: Dataset, series: Dataset, accessions: frozenset[str]) -> str | None:
-    """The condition of `wanted` that the answers do not meet; keys that the PACS does not know are left out."""
+def _refused(selection: Selection, study: Dataset, series: Dataset) -> str | None:
+    """The condition of the selection that the answers do not meet; keys that the PACS does not know are left out."""
     description = {key: _text(study, key) for key in ("StudyDate", "AccessionNumber", "StudyDescription")}
     description |= {key: _text(series, key) for key in ("Modality", "SeriesDescription", "BodyPartExamined")}
     unknown = {
@@ -351,7 +339,8 @@ def _refused(wanted: Wanted, study: Dataset, series: Dataset, accessions: frozen
         for key, name in _OPTIONAL.items()
         if key not in (study if key == "StudyDescription" else series)
     }
-    return unwanted(wanted.model_copy(update=unknown), description, lambda: accessions)
+    known = replace(selection, wanted=selection.wanted.model_copy(update=unknown))
+    return known.unmet(description)
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

@@ -10,16 +10,15 @@ from pathlib import Path
 
 from redraft import __version__
 from redraft.config.sources import FolderSource as FolderSection
-from redraft.config.sources import Wanted
 from redraft.digest import sha256_json
-from redraft.errors import ConfigError, ServiceError, StateError
+from redraft.errors import ServiceError, StateError
 from redraft.project import Project
 from redraft.security.secrets import read_secret
 from redraft.sources import open_source
 from redraft.sources.folder import FolderSource, Scan
 from redraft.sources.index import SourceIndex
 from redraft.sources.protocol import SourceContext
-from redraft.sources.wanted import read_accessions
+from redraft.sources.selection import Selection
 from redraft.splits import POOL, TEST, UNDRAWN, VALIDATION, draw_splits
 from redraft.workers import Lost, Workers
 from tasks.ingest.intake import Intake, Place, Settled
@@ -101,30 +100,20 @@ def _places(project: Project, paths: Sequence[Path] | None, index: SourceIndex, 
     folders = [section for section in sections if isinstance(section, FolderSection)]
     for wanted, group in groupby(folders, lambda section: section.wanted):
         found = [project.resolve(section.path) for section in group]
-        places.append(Place(folder(found), "folder", wanted, _accessions(project, wanted)))
+        places.append(Place(folder(found), "folder", Selection.of(wanted, project.outside)))
     context = SourceContext(
         pseudonyms=project.pseudonyms,
         secret=lambda reference: read_secret(reference, project.env, project.root),
         resolve=project.resolve,
         inbox=project.vault_dir / "inbox",
+        index=index,
+        limits=project.config.ingest.limits,
     )
     for section in sections:
         if not isinstance(section, FolderSection):
-            accessions = _accessions(project, section.wanted)
-            places.append(Place(open_source(section, context), section.kind, section.wanted, accessions))
+            selection = Selection.of(section.wanted, project.outside)
+            places.append(Place(open_source(section, context), section.kind, selection))
     return places
-
-
-def _accessions(project: Project, wanted: Wanted) -> frozenset[str]:
-    if wanted.accessions is None:
-        return frozenset()
-    path = project.resolve(wanted.accessions)
-    if path.is_relative_to(project.root):
-        raise ConfigError("The list of accession numbers lies inside the project.", "Move it out: it names patients.")
-    try:
-        return read_accessions(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The list of accession numbers {path} cannot be read.", "Check the path.") from error
 
 
 def _scan(project: Project, workers: int) -> Scan:

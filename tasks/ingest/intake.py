@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from redraft.config.sources import Wanted
 from redraft.digest import sha256_json
 from redraft.errors import ExamError, RedraftError, ServiceError
 from redraft.sources.index import SourceIndex
 from redraft.sources.names import nifti_stem
 from redraft.sources.protocol import Offer, Source
+from redraft.sources.selection import Selection
 from redraft.workers import Lost, Workers
 from tasks.ingest.jobs import READER, Job, Setup, job_kind
 from tasks.ingest.receipts import Receipt
@@ -31,8 +31,7 @@ class Place:
 
     source: Source
     kind: str
-    wanted: Wanted = field(default_factory=Wanted)
-    accessions: frozenset[str] = frozenset()
+    selection: Selection = field(default_factory=Selection)
 
 
 @dataclass(frozen=True)
@@ -193,8 +192,7 @@ class Intake:
             source=place.source.name,
             kind=kind,
             paths=paths,
-            wanted=place.wanted,
-            accessions=place.accessions,
+            selection=place.selection,
             fresh=self._fresh.get(offer.series_id, frozenset()),
             image=image,
             external=next((name for name in self.external if name in names), None),
@@ -202,7 +200,7 @@ class Intake:
         return _Work(place, offer, job)
 
     def _rules(self, place: Place) -> str:
-        return sha256_json([self.rules, place.wanted.model_dump(mode="json"), sorted(place.accessions)])
+        return sha256_json([self.rules, place.selection.digest])
 
     def _seconds(self, job: Job) -> float:
         """A series gets the time of one file, and a second for each further one."""

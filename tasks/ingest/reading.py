@@ -68,7 +68,7 @@ class Reader:
 
     # -- DICOM --------------------------------------------------------------------------------------------------------
     def _dicom(self, job: Job) -> list[Receipt]:
-        rules = ReadRules.of(self._config, job.wanted, job.accessions)
+        rules = ReadRules.of(self._config, job.selection)
         try:
             series = open_series(job.paths, rules)
         except ExamError as error:

@@ -23,6 +23,7 @@ from redraft.config.sources import Wanted
 from redraft.dicom.elements import _Walk
 from redraft.dicom.series import ReadRules, Series, SeriesVolume, open_series
 from redraft.errors import ExamError, ReadError, SetAside
+from redraft.sources.selection import Selection
 
 RULES = ReadRules(modalities=("CT",))
 SEG, SC, MR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.4"
@@ -177,10 +178,10 @@ def test_what_a_source_does_not_want_says_by_which_condition(series: Callable) -
     files.edit(put("SeriesDescription", "Живот с контрастом"))
     accession = pydicom.dcmread(files.paths[0]).AccessionNumber
     wanted = Wanted(series_description="*контраст*", accessions=Path("list"))
-    one(open_series(files.paths, replace(RULES, wanted=wanted, accessions=frozenset({accession}))))
-    error = refused(files.paths, replace(RULES, wanted=wanted, accessions=frozenset({"other"})))
+    one(open_series(files.paths, replace(RULES, selection=Selection(wanted, frozenset({accession})))))
+    error = refused(files.paths, replace(RULES, selection=Selection(wanted, frozenset({"other"}))))
     assert (error.rule, error.measured) == ("not_selected", {"by": "accessions"}) and accession not in str(error)
-    assert refused(files.paths, replace(RULES, wanted=Wanted(series_description="head*"))).measured == {
+    assert refused(files.paths, replace(RULES, selection=Selection(Wanted(series_description="head*")))).measured == {
         "by": "series_description"
     }
 
@@ -189,7 +190,7 @@ def test_what_is_not_selected_goes_into_no_vault(series: Callable) -> None:
     """A capture that the source does not want is refused, not quarantined: nobody asked for its bytes."""
     files = series()
     files.edit(put("SOPClassUID", SC))
-    error = refused(files.paths, replace(RULES, wanted=Wanted(modalities=("MR",))))
+    error = refused(files.paths, replace(RULES, selection=Selection(Wanted(modalities=("MR",)))))
     assert isinstance(error, SetAside) and (error.rule, error.verdict) == ("not_selected", "refused")
 
 
@@ -200,11 +201,11 @@ def test_the_project_s_rules_are_those_of_its_file() -> None:
         limits=Limits(nesting=5, elements=2000),
     )  # fmt: skip
     config = SimpleNamespace(ingest=ingest, deid=Deid(quarantine_modalities=("ES",)))
-    rules = ReadRules.of(config, Wanted(body_part=("KIDNEY",)), frozenset({"A"}))  # type: ignore[arg-type]
+    selection = Selection(Wanted(body_part=("KIDNEY",)), frozenset({"A"}))
+    rules = ReadRules.of(config, selection)  # type: ignore[arg-type]
     assert rules == ReadRules(
         modalities=("PT",), accept_secondary=True, gantry_tilt="resample", max_spacing_mm=7, max_voxels=99,
-        wanted=Wanted(body_part=("KIDNEY",)), accessions=frozenset({"A"}), quarantine_modalities=("ES",), nesting=5,
-        elements=2000,
+        selection=selection, quarantine_modalities=("ES",), nesting=5, elements=2000,
     )  # fmt: skip
     assert rules.resampled == ("gantry_tilt",)
     assert (rules.bounds.nesting, rules.bounds.elements, rules.bounds.voxels) == (5, 2000, 99)
