@@ -99,7 +99,8 @@ class Deidentifier:
     def dataset(self, ds: Dataset) -> Dataset:
         """A de-identified copy of a whole object, with file meta information, ready to be saved.
 
-        Raises Refused when the object has no SOP class or instance UID.
+        Raises Refused when the object has no SOP class or instance UID, or text of its own identity in its pixel data
+        (a comment of the compression, say).
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
@@ -227,7 +228,11 @@ class Deidentifier:
         if tag in _PIXELS or tag in _TABLES:
             if tag in _TABLES and isinstance(element.value, bytes) and in_bytes(element.value, known.own):
                 raise Unreadable
-            return kept_bytes(tag, vr, element, known.pixel_bytes if tag == _PIXEL_DATA else None)
+            kept = kept_bytes(tag, vr, element, known.pixel_bytes if tag == _PIXEL_DATA else None)
+            if tag in _PIXELS and in_bytes(kept.value, known.own, shortest=8):
+                what = "An object's pixel data hold text that names its patient."
+                raise Refused(what, "Look at its original; it is not copied.", rule="identifier_in_pixels")
+            return kept
         items = items_of(element)
         if not items:
             return DataElement(tag, vr, None)

@@ -65,10 +65,11 @@ def spells(vr: str, numbers: list[Any], own: frozenset[str]) -> bool:
         raise Unreadable from None
 
 
-def in_bytes(data: bytes, own: frozenset[str]) -> bool:
+def in_bytes(data: bytes, own: frozenset[str], shortest: int = 5) -> bool:
+    """Whether bytes hold an identifier of some length; shorter ones stand among many numbers by chance."""
     lower = data.lower()
     charsets = ("utf-8", "utf-16-le", "utf-16-be", "latin-1")
-    return any(part.encode(charset, "ignore") in lower for part in own if len(part) >= 5 for charset in charsets)
+    return any(part.encode(charset, "ignore") in lower for part in own if len(part) >= shortest for charset in charsets)
 
 
 def same_number(text: str, own: frozenset[str]) -> bool:

@@ -92,6 +92,10 @@ def planted_object(draw: st.DrawFn) -> tuple[Dataset, list[str]]:
 def test_no_planted_identifier_survives(deidentifier: Deidentifier, case: tuple[Dataset, list[str]]) -> None:
     """Names and numbers in any attribute, nested, private, of wrong representation: none is in the copy or header."""
     ds, planted = case
+    if any(tag in ds for tag in (0x7FE00008, 0x7FE00009)):
+        with pytest.raises(Refused):  # pixels are not changed: an object with text in them is not copied
+            deidentifier.dataset(ds)
+        return
     assert not leaks(deidentifier.dataset(ds), deidentifier.header(ds), planted)
 
 
@@ -102,6 +106,8 @@ def test_the_copy_can_be_written_read_and_made_again(
 ) -> None:
     """Whatever went in, what comes out is a readable object, and the same one each time."""
     ds, _ = case
+    ds.pop(0x7FE00008, None)
+    ds.pop(0x7FE00009, None)
     first = saved(deidentifier.dataset(ds))
     assert first == saved(deidentifier.dataset(ds))
     clean = pydicom.dcmread(pydicom.filebase.DicomBytesIO(first))
