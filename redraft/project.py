@@ -73,7 +73,7 @@ class Project:
         return (self.root / Path(path).expanduser()).resolve()
 
     def outside(self, path: str | Path) -> Path:
-        """A path to what may hold secrets or names. ConfigError where it lies inside the project: that gets published."""
+        """A path to what may hold secrets or names. ConfigError inside the project: that gets published."""
         place = self.resolve(path)
         if place.is_relative_to(self.root):
             raise ConfigError(f"{place} lies inside the project.", "Move it out: the project gets published.")

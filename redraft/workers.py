@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import multiprocessing
+import os
 import resource
 import signal
 import sys
@@ -21,7 +22,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from redraft.errors import RedraftError, ServiceError
+from redraft.errors import RedraftError, ServiceError, StorageError
 
 Item = TypeVar("Item")
 Job = TypeVar("Job")
@@ -32,7 +33,7 @@ _MB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Lost:
-    """A job without a result. `rule`: reader_died, time_limit or memory_limit."""
+    """A job without a result. `rule`: reader_died, reader_failed (unexpectedly), time_limit or memory_limit."""
 
     rule: str
     measured: dict[str, Any]
@@ -199,7 +200,9 @@ def _serve(pipe: Connection, start: str, args: tuple, memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * _MB, memory_mb * _MB))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's header
     answer, work = _answer(lambda _: _load(start)(*args), None, memory_mb), None
-    if answer[0] == "done":
+    if isinstance(answer[1], Lost):
+        answer = ("error", RuntimeError(f"A worker could not start: {answer[1]}"))
+    elif answer[0] == "done":
         answer, work = ("ready", None), answer[1]
     with contextlib.suppress(EOFError, OSError):  # the caller is gone
         pipe.send(answer)
@@ -220,10 +223,13 @@ def _answer(work: Callable[[Any], Any], job: Any, memory_mb: int) -> tuple[str, 
         return "done", Lost("memory_limit", {"memory_mb": memory_mb})
     except RedraftError as error:
         return "error", error
+    except OSError as error:  # the disk's or the network's, not the job's
+        what = f"A process that reads files failed: {os.strerror(error.errno or 0)}."
+        return "error", StorageError(what, "Check the disk and run the command again; what is in stays.")
     except Exception as error:
-        # What other people's code says may quote a header, so only the kind of the error and the places are kept.
-        places = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)))
-        return "error", RuntimeError(f"{type(error).__name__} in a worker at {places}")
+        # What other people's code says may quote a header, so only the kind of the error and the place are kept.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return "done", Lost("reader_failed", {"error": type(error).__name__, "at": f"{place.name}:{place.lineno}"})
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,29 +127,18 @@ class Series:
         CT, MR or PT.
     instances : list of (str, int)
         Clear SOP Instance UID and bytes of every file.
+    header : Dataset
+        Of the first instance in order, without pixels. Class and instance UID are those of the meta information
+        (PS3.10 7.1) where the dataset's are empty.
     """
 
     modality: str
     instances: list[tuple[str, int]] = field(repr=False)
-    _header: bytes = field(repr=False)
+    header: Dataset = field(repr=False)
     _parts: list[_Part] = field(repr=False)
     _frame_of_reference: str = field(repr=False)
     _measured: dict[str, Any]
     _max_voxels: int
-
-    @cached_property
-    def header(self) -> Dataset:
-        """The dataset of the first instance in order, without pixels.
-
-        Class and instance UID are those of the meta information (PS3.10 7.1) where the dataset's are empty.
-        """
-        dataset = _dataset(self._header)
-        meta = dataset.file_meta
-        for keyword in ("SOPClassUID", "SOPInstanceUID"):
-            other = f"MediaStorage{keyword}"
-            if not dataset.get(keyword) and meta.get(other):
-                setattr(dataset, keyword, meta.get(other))
-        return dataset
 
     def volumes(self) -> Iterator[SeriesVolume | ExamError]:
         """The volumes one at a time; an error stands for a volume that cannot be read. Can be gone through once."""
@@ -213,11 +201,11 @@ def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
     for part in parts:
         geometry = series_geometry([frame.geometry for frame in part.frames], rules.max_spacing_mm, rules.resampled)
         ordered.append(_Part(part.key, [part.frames[n] for n in geometry.order], geometry))
-    first = ordered[0].frames[0].uid
+    first = next(file for file in files if file.sop_instance == ordered[0].frames[0].uid)
     return Series(
         modality=files[0].elements.text("Modality"),
         instances=[(file.sop_instance, file.size) for file in files],
-        _header=next(file.header for file in files if file.sop_instance == first),
+        header=_header(first),
         _parts=ordered,
         _frame_of_reference=files[0].elements.text("FrameOfReferenceUID"),
         _measured=_remarks(files, dropped),
@@ -256,11 +244,20 @@ def _read(path: Path, bounds: Bounds) -> File:
                         measured={"error": type(error).__name__}) from None  # fmt: skip
 
 
-def _dataset(header: bytes) -> Dataset:
+def _header(file: File) -> Dataset:
+    """A file's header as pydicom reads it; refused where that is another than the one that was judged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
-            return pydicom.dcmread(BytesIO(header))
+            dataset = pydicom.dcmread(BytesIO(file.header))
+            for keyword, value in (("SOPClassUID", file.sop_class), ("SOPInstanceUID", file.sop_instance)):
+                if not dataset.get(keyword):
+                    setattr(dataset, keyword, value)
+            judged = (file.elements.text("SeriesInstanceUID"), file.sop_class, file.elements.integer("Rows"))
+            same = judged == (str(dataset.get("SeriesInstanceUID") or ""), dataset.SOPClassUID, dataset.get("Rows"))
     except Exception as error:  # what pydicom raises for damaged bytes has no common base, and may quote them
         raise ReadError("A header cannot be read.", AGAIN, rule="unreadable",
                         measured={"error": type(error).__name__}) from None  # fmt: skip
+    if not same:
+        raise ReadError("A header reads differently by its lengths and by its elements.", AGAIN, rule="malformed")
+    return dataset

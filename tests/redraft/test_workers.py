@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -41,6 +42,8 @@ def start(factor: int) -> Callable[[Any], Any]:
                 return len(bytearray(1 << 31))
             case "full":
                 raise StorageError("No space left.", "Free some.")
+            case "disk":
+                raise OSError(errno.ENOSPC, "Abendroth.dcm")
             case "bug":
                 raise ValueError("Abendroth^Leopoldine")
             case "pid":
@@ -79,14 +82,18 @@ def test_a_job_that_hangs_is_ended_with_its_process() -> None:
 
 
 def test_an_error_for_the_user_reaches_the_caller() -> None:
-    """A full disk ends the run as itself; an unexpected error does too, without what it quoted."""
+    """A full disk ends the run as itself, whoever met it."""
     with pytest.raises(StorageError, match="No space"):
         run([1, "full", 2])
-    with pytest.raises(
-        RuntimeError, match=r"ValueError in a worker at test_workers\.py|ValueError in a worker"
-    ) as caught:
-        run([1, "bug"])
-    assert "Abendroth" not in str(caught.value)
+    with pytest.raises(StorageError, match="No space left on device"):
+        run([1, "disk", 2])
+
+
+def test_an_unexpected_error_is_one_job_s() -> None:
+    """What nobody foresaw costs one job; its kind and place are told, what it quoted is not."""
+    first, lost, last = run([1, "bug", 2])
+    assert (first, last) == (7, 14) and lost.rule == "reader_failed"
+    assert lost.measured["error"] == "ValueError" and "Abendroth" not in str(lost)
 
 
 def test_items_are_taken_as_workers_are_free() -> None:
