@@ -91,6 +91,9 @@ class Ingest(Section):
     modalities: tuple[Modality, ...]
     # Series marked DERIVED\\SECONDARY (crops, converted units) are set aside unless the project wants them.
     accept_secondary: bool = False
+    # Files that name no series (badly anonymised ones) may be of any number of patients. Where every folder holds one
+    # series at most, `by_folder` takes those of one folder and frame of reference for one, of a subject of its own.
+    nameless_series: Literal["refuse", "by_folder"] = "refuse"
     # What to do with volumes that no single affine describes; resampling is linear and recorded in exam.json.
     gantry_tilt: Literal["refuse", "resample"] = "refuse"
     uneven_spacing: Literal["refuse", "resample"] = "refuse"

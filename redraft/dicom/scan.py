@@ -61,8 +61,8 @@ def files_below(paths: Iterable[Path]) -> Iterator[Path]:
                 yield path
 
 
-def read_header(path: Path, bounds: Bounds = BOUNDS) -> Header | Foreign:
-    """Read one file's header without its pixels."""
+def read_header(path: Path, bounds: Bounds = BOUNDS, *, nameless: bool = False) -> Header | Foreign:
+    """Read one file's header without its pixels; with `nameless` also that of a file that names no series."""
     try:
         with open(path, "rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -81,7 +81,7 @@ def read_header(path: Path, bounds: Bounds = BOUNDS) -> Header | Foreign:
         return Foreign(path, "unreadable")
     if not file.sop_class:
         return Foreign(path, "unreadable")
-    if not file.elements.text("SeriesInstanceUID"):
+    if not nameless and not file.elements.text("SeriesInstanceUID"):
         # Files without it may be of any number of patients: no rule could tell their exams apart.
         return Foreign(path, "missing_series_uid")
     return Header(path, size, file.syntax, file.elements)

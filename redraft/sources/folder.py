@@ -12,17 +12,27 @@ from typing import NamedTuple
 
 from redraft.errors import ServiceError
 from redraft.security.pseudonyms import Pseudonyms
+from redraft.sources.archives import is_archive
 from redraft.sources.index import Seen, SourceIndex
 from redraft.sources.names import NIFTI, is_label_file, nifti_stem
 from redraft.sources.protocol import Offer
+from redraft.sources.unpacked import Held, Unpacked
 
 # What lies beside images in every archive, and is no image.
 ASIDE = re.compile(r"^(DICOMDIR|SHA256SUMS|SOURCE\.md|\..*)$")
 # Headers are read in batches of this many files: large enough to cost no time, small enough to be read again singly.
 BATCH = 64
 
+# Whether this is refused the project decides, and it may have changed its mind: such files are read again.
+NAMELESS = "missing_series_uid"
+
 # Reads headers: paths of one batch to (series pseudonym, None) or (None, rule), in order.
 Scan = Callable[[Iterable[list[str]]], Iterator[list[tuple[str | None, str | None]]]]
+
+
+class _Archive(NamedTuple):
+    path: str
+    stamp: str
 
 
 @dataclass
@@ -30,13 +40,21 @@ class _Group:
     """The files of one series, kept small: names by folder, and a sum over all that may change."""
 
     names: dict[str, list[str]] = field(default_factory=dict)
+    members: dict[_Archive, list[int]] = field(default_factory=dict)
     files: int = 0
     stamp: int = 0
+    refused: str | None = None
 
     def add(self, folder: str, name: str, stamp: int) -> None:
         self.names.setdefault(folder, []).append(name)
         self.files += 1
         # A sum of keyed digests: the same for the same files in any order, and no list of them to keep.
+        self.stamp = (self.stamp + stamp) % (1 << 128)
+
+    def add_member(self, archive: _Archive, number: int, rule: str | None, stamp: int) -> None:
+        self.members.setdefault(archive, []).append(number)
+        self.files += 1
+        self.refused = self.refused or rule
         self.stamp = (self.stamp + stamp) % (1 << 128)
 
     def paths(self) -> list[Path]:
@@ -58,18 +76,23 @@ class FolderSource:
     ----------
     scan : function
         Reads the headers of new and changed files.
+    unpacked : Unpacked, optional
+        Where archives are unpacked; without it they are refused.
     """
 
     def __init__(
-        self, name: str, paths: Sequence[Path], pseudonyms: Pseudonyms, index: SourceIndex, scan: Scan
-    ) -> None:
+        self, name: str, paths: Sequence[Path], pseudonyms: Pseudonyms, index: SourceIndex, scan: Scan,
+        unpacked: Unpacked | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
         self._paths, self._pseudonyms, self._index, self._scan = paths, pseudonyms, index, scan
+        self._unpacked = unpacked
 
     def discover(self) -> Iterator[Offer]:
         """Series in the order of their pseudonyms, then single files; see Source."""
         series: dict[str, _Group] = {}
         single: list[Offer] = []
+        archives: list[_Archive] = []
         pending: deque[list[_New]] = deque()
 
         def settle(folder: str, name: str, tag: bytes, seen: Seen) -> None:
@@ -92,7 +115,9 @@ class FolderSource:
                         single.append(self._single(folder, name, stamp, "not_an_image"))
                     elif name.endswith(NIFTI):
                         single.append(self._single(folder, name, stamp, None))
-                    elif (seen := known.get(tag)) is not None and seen.stamp == stamp:
+                    elif self._unpacked is not None and is_archive(name):
+                        archives.append(_Archive(os.path.join(folder, name), stamp))
+                    elif (seen := known.get(tag)) is not None and seen.stamp == stamp and seen.rule != NAMELESS:
                         settle(folder, name, tag, seen)
                     else:
                         batch.append(_New(folder, name, place, tag, stamp))
@@ -111,30 +136,61 @@ class FolderSource:
                 seen = Seen(new.stamp, found, rule)
                 self._index.keep(new.place, [(new.tag, seen)])
                 settle(new.folder, new.name, new.tag, seen)
+        for archive in archives:
+            single += self._members(archive, series)
         self._index.commit()
         for series_id in sorted(series):
             group = series.pop(series_id)
             paths = group.paths()
-            yield Offer(series_id, f"{group.stamp:032x}", group.files, paths, shown=tuple(map(str, paths)))
+            shown = (*map(str, paths), *(archive.path for archive in group.members))
+            handle = (paths, group.members)
+            yield Offer(series_id, f"{group.stamp:032x}", group.files, handle, group.refused, shown)
         yield from single
 
     def fetch(self, offer: Offer, folder: Path) -> Sequence[Path]:
-        """The files where they lie."""
-        return list(offer.handle)
+        """The files where they lie; members of archives unpacked into `folder`."""
+        paths, members = offer.handle
+        found = list(paths)
+        if members:
+            assert self._unpacked is not None
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for archive, numbers in members.items():
+                found += self._unpacked.link(archive.path, archive.stamp, numbers, _linked(archive), folder)
+        return found
+
+    def _members(self, archive: _Archive, series: dict[str, _Group]) -> Iterator[Offer]:
+        """Put an archive's members to their series; what belongs to none is an offer of its own."""
+        assert self._unpacked is not None
+        folder, name = os.path.split(archive.path)
+        for held in self._unpacked.members(archive.path, archive.stamp, _linked(archive)):
+            number = self._number(self._pseudonyms.place_tag(f"{name}\0{held.number}"), archive.stamp)
+            if held.series is not None:
+                series.setdefault(held.series, _Group()).add_member(archive, held.number, held.rule, number)
+            else:
+                yield self._single(folder, name, archive.stamp, held.rule, held)
 
     def acknowledge(self, offer: Offer, verdicts: Sequence[str]) -> None:
         """A folder is left as it is."""
 
-    def _single(self, folder: str, name: str, stamp: str, rule: str | None) -> Offer:
+    def _single(self, folder: str, name: str, stamp: str, rule: str | None, held: Held | None = None) -> Offer:
         path = os.path.join(folder, name)
         tag = self._pseudonyms.source_tag
         # A NIfTI image is known by its name, so that two of one name are two offers of one series.
         image = rule is None and not is_label_file(Path(path))
         series_id = self._pseudonyms.series_id(f"nifti/{nifti_stem(Path(name))}") if image else tag(path)
-        return Offer(series_id, tag(stamp), 1, [Path(path)], refused=rule, shown=(path,))
+        shown = path
+        if held is not None and held.number >= 0:
+            series_id = tag(f"{path}\0{held.number}")
+            shown = f"{path} › {held.shown or f'member {held.number + 1}'}"
+        return Offer(series_id, tag(stamp), 1, ([Path(path)], {}), refused=rule, shown=(shown,))
 
     def _number(self, tag: bytes, stamp: str) -> int:
         return int.from_bytes(self._pseudonyms.place_tag(f"{tag.hex()}/{stamp}"), "big")
+
+
+def _linked(archive: _Archive) -> Callable[[Path], None]:
+    """Archives of a folder need not be brought: a link does."""
+    return lambda target: target.symlink_to(archive.path)
 
 
 def _walk(paths: Sequence[Path]) -> Iterator[tuple[str, list[tuple[str, str]], bool]]:

@@ -15,10 +15,12 @@ from redraft.errors import ServiceError, StateError
 from redraft.project import Project
 from redraft.security.secrets import read_secret
 from redraft.sources import open_source
+from redraft.sources.archives import ArchiveLimits
 from redraft.sources.folder import FolderSource, Scan
 from redraft.sources.index import SourceIndex
 from redraft.sources.protocol import SourceContext
 from redraft.sources.selection import Selection
+from redraft.sources.unpacked import Judge, Unpacked
 from redraft.splits import POOL, TEST, UNDRAWN, VALIDATION, draw_splits
 from redraft.workers import Lost, Workers
 from tasks.ingest.intake import Intake, Place, Settled
@@ -90,8 +92,11 @@ def _rules(project: Project) -> str:
 def _places(project: Project, paths: Sequence[Path] | None, index: SourceIndex, workers: int) -> list[Place]:
     """The sources to look through. Folders are one source, so that a series may lie in several of them."""
 
+    limits = ArchiveLimits.of(project.config.ingest.limits)
+    unpacked = Unpacked(project.vault_dir / "unpacked" / "folder", limits, project.pseudonyms, index, _judge(project))
+
     def folder(found: Sequence[Path]) -> FolderSource:
-        return FolderSource("folder", found, project.pseudonyms, index, _scan(project, workers))
+        return FolderSource("folder", found, project.pseudonyms, index, _scan(project, workers), unpacked)
 
     if paths is not None:
         return [Place(folder(paths), "folder")]
@@ -114,6 +119,17 @@ def _places(project: Project, paths: Sequence[Path] | None, index: SourceIndex, 
             selection = Selection.of(section.wanted, project.outside)
             places.append(Place(open_source(section, context), section.kind, selection))
     return places
+
+
+def _judge(project: Project) -> Judge:
+    """Reads the header of an unpacked member: a bounded walk in this process."""
+
+    def judge(path: Path) -> tuple[str | None, str | None]:
+        from redraft.sources.heads import judge_file
+
+        return judge_file(path, pseudonyms=project.pseudonyms, selection=Selection())
+
+    return judge
 
 
 def _scan(project: Project, workers: int) -> Scan:

@@ -132,8 +132,8 @@ class Intake:
         for place, offer in offers:
             if place.source.name in dead:
                 continue
-            if place.kind == "folder" and job_kind(offer.handle[0]) == "nifti":
-                images[nifti_stem(offer.handle[0])] = offer.handle[0]
+            if place.kind == "folder" and len(offer.shown) == 1 and job_kind(path := Path(offer.shown[0])) == "nifti":
+                images.setdefault(nifti_stem(path), path)  # also where it is known: a label may be new
             settled = self._judged(place, offer)
             if settled is not None:
                 yield _Work(place, offer, settled=settled)

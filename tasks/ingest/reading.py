@@ -7,6 +7,7 @@ interrupted and does not count), and what leads back to people into the vault. T
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,15 +32,18 @@ from tasks.ingest.receipts import ExamRecord, Receipt
 def scanner(setup: Setup) -> Callable[[list[str]], list[tuple[str | None, str | None]]]:
     """Start of a worker that reads headers: paths to (series pseudonym, None) or (None, rule)."""
     pseudonyms = Pseudonyms(setup.open().keys)
+    by_folder = setup.config.ingest.nameless_series == "by_folder"
 
     def scan(paths: list[str]) -> list[tuple[str | None, str | None]]:
         found: list[tuple[str | None, str | None]] = []
         for path in paths:
-            header = read_header(Path(path))
+            header = read_header(Path(path), nameless=by_folder)
             if isinstance(header, Foreign):
                 found.append((None, header.rule))
             else:
-                found.append((pseudonyms.series_id(header.text("SeriesInstanceUID")), None))
+                uid = header.text("SeriesInstanceUID")
+                place = f"{os.path.dirname(path)}\0{header.text('FrameOfReferenceUID')}"
+                found.append((pseudonyms.series_id(uid or f"nameless/{place}"), None))
         return found
 
     return scan
@@ -98,14 +102,15 @@ class Reader:
         return Receipt(job.series_id, "quarantined", rule, len(job.paths), measured=measured)
 
     def _volume(self, job: Job, series: Series, found: SeriesVolume) -> Receipt:
-        uid = series.header.SeriesInstanceUID
+        # A series without a name is known by its folder, and so is its subject (ingest.nameless_series).
+        uid = str(series.header.get("SeriesInstanceUID") or "") or f"nameless/{job.series_id}"
         part = f"#{found.key}" if found.key else ""
-        series_id = self._pseudonyms.series_id(f"{uid}{part}")
+        series_id = self._pseudonyms.series_id(f"{uid}{part}") if part else job.series_id
         exam_id = self._pseudonyms.exam_id(f"{uid}{part}")
         measured = dict(found.measured) | ({"volume": found.key} if found.key else {})
         if exam_id in self._admitted or exam_id in job.fresh:
             return self._again(found.volume, series_id, exam_id)
-        patient = str(series.header.get("PatientID") or "") or str(series.header.get("StudyInstanceUID"))
+        patient = str(series.header.get("PatientID") or series.header.get("StudyInstanceUID") or uid)
         instances = {(self._pseudonyms.uid(uid), size) for uid, size in series.instances}
         record = ExamRecord(
             exam_id=exam_id,
@@ -118,16 +123,16 @@ class Reader:
             **self._placed(exam_id, found.volume),
         )
         self._vault.put_link("subject", record.subject_id, {"patient_id": patient})
-        self._write(record, found.volume, self._identity(series, found), self._deid.header(series.header))
+        self._write(record, found.volume, self._identity(job, series, found), self._deid.header(series.header))
         return Receipt(series_id, "admitted", "admitted", len(job.paths), exam_id, measured, exam=record)
 
-    def _identity(self, series: Series, found: SeriesVolume) -> dict[str, Any]:
+    def _identity(self, job: Job, series: Series, found: SeriesVolume) -> dict[str, Any]:
         """Per-slice geometry under pseudonymous UIDs: what segmentations refer to."""
         uid = self._pseudonyms.uid
         header = series.header
         return {
-            "study": uid(str(header.StudyInstanceUID)) if "StudyInstanceUID" in header else None,
-            "series": uid(str(header.SeriesInstanceUID)),
+            "study": uid(str(header.StudyInstanceUID)) if header.get("StudyInstanceUID") else None,
+            "series": uid(str(header.get("SeriesInstanceUID") or f"nameless/{job.series_id}")),
             "sop_class": str(header.SOPClassUID),
             "frame_of_reference": uid(found.frame_of_reference) if found.frame_of_reference else None,
             "orientation_lps": list(found.orientation_lps),

@@ -55,7 +55,7 @@ def tree(tmp_path: Path) -> Tree:
 
 
 def names(offer: Offer) -> list[str]:
-    return sorted(path.name for path in offer.handle)
+    return sorted(path.name for path in offer.handle[0])
 
 
 def test_a_series_is_one_offer_wherever_its_files_lie(tree: Tree) -> None:
@@ -65,16 +65,14 @@ def test_a_series_is_one_offer_wherever_its_files_lie(tree: Tree) -> None:
     tree.write("a/letter.txt", "-"), tree.write("DICOMDIR", "A"), tree.write("b/.hidden", "A")
     tree.write("c/one.nii.gz", "?"), tree.write("labelsTr/one.nii.gz", "?")
     offers = tree.offers()
-    files = {
-        (offer.refused or offer.series_id): names(offer) for offer in offers if offer.refused or len(offer.handle) > 1
-    }
+    files = {(offer.refused or offer.series_id): names(offer) for offer in offers if offer.refused or offer.files > 1}
     assert files["A"] == sorted(["0", "1", "2", "0x", "1x", "2x"]) and files["B"] == ["B0", "B1", "B2"]
     assert files["not_dicom"] == ["letter.txt"]
     assert sorted(offer.refused for offer in offers if offer.refused) == ["not_an_image", "not_an_image", "not_dicom"]
-    everything = [path for offer in offers for path in offer.handle]
+    everything = [path for offer in offers for path in offer.handle[0]]
     assert sorted(everything) == sorted(path for path in tree.top.rglob("*") if path.is_file())
     assert sum(offer.files for offer in offers) == len(everything)
-    images = [offer for offer in offers if offer.refused is None and offer.handle[0].suffix == ".gz"]
+    images = [offer for offer in offers if offer.refused is None and offer.handle[0][0].suffix == ".gz"]
     assert {offer.series_id for offer in images} >= {PSEUDONYMS.series_id("nifti/one")}
     assert len({offer.series_id for offer in images}) == 2
 

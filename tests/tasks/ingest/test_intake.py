@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -348,3 +350,56 @@ def test_no_damaged_file_stops_an_intake(
     assert sorted(path for r in receipts for path in r.paths) == sorted(p for p in offered.rglob("*.dcm"))
     good = [r for r in receipts if r.paths[0].parent.name == "good"]
     assert [(r.verdict, r.files) for r in good] == [("admitted", 4)] or len(good[0].paths) > 4
+
+
+def test_archives_give_the_exams_that_their_files_would(
+    project: Callable, offered: Path, add: Callable, tmp_path: Path
+):
+    """Zip and tar, one series over both and a folder; what is refused in an archive has a receipt of its own."""
+    for name in ("a", "b", "c"):
+        add(name)
+    plain = project()
+    expected = {r.exam_id: (r.verdict, r.files) for r in take_in(plain, [offered], NOW, "test")}
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    parts = sorted((offered / "c").iterdir())
+    with zipfile.ZipFile(packed / "Abendroth.zip", "w") as archive:
+        for path in [*sorted((offered / "a").iterdir()), *parts[:2]]:
+            archive.write(path, f"Abendroth/{path.parent.name}-{path.name}")
+        archive.writestr("Abendroth/letter.txt", "Dear colleague")
+        archive.writestr("../outside.dcm", parts[0].read_bytes())
+    with tarfile.open(packed / "rest.tar.gz", "w:gz") as archive:
+        for path in [*sorted((offered / "b").iterdir()), parts[2]]:
+            archive.add(path, path.name)
+    shutil.copy(parts[3], packed / "single")
+    place = project()
+    receipts = take_in(place, [packed], NOW, "test")
+    found = {r.exam_id: (r.verdict, r.files) for r in receipts if r.exam_id}
+    assert found == expected
+    assert sorted(r.rule for r in receipts if r.exam_id is None) == ["archive_path", "not_dicom"]
+    for exam in expected:
+        assert sha256_file(place.image(exam)) == sha256_file(plain.image(exam))
+    assert not (tmp_path / "outside.dcm").exists()
+    assert {p.name for p in place.vault_dir.iterdir()} <= {"links", "originals", "key-check", "spool", "unpacked"}
+    assert not [path for path in (place.vault_dir / "spool").rglob("*") if path.is_file()]
+    before = state(place)
+    again = take_in(place, [packed], NOW, "test")
+    assert {(r.verdict, r.rule) for r in again if r.exam_id} == {("duplicate", "known")} and len(again) == len(receipts)
+    assert state(place)["rows"] == before["rows"]
+
+
+def test_series_without_a_name(project: Callable, offered: Path, add: Callable) -> None:
+    """Refused file by file, or one series for each folder where the project says that folders are series."""
+    empty = setting(SeriesInstanceUID="", StudyInstanceUID="", PatientID="", PatientName="")
+    add("a", empty), add("b", empty), add("named")
+    place = project()
+    refused = [r for r in take_in(place, [offered], NOW, "test") if r.verdict == "refused"]
+    assert [r.rule for r in refused] == ["missing_series_uid"] * 8
+    text = (place.root / "project.yaml").read_text()
+    text = text.replace("modalities: [CT]", "modalities: [CT]\n  nameless_series: by_folder")
+    (place.root / "project.yaml").write_text(text)
+    receipts = take_in(Project.open(place.root), [offered], NOW, "test")
+    assert sorted((source(offered, r), r.verdict, r.files) for r in receipts) == [
+        ("a", "admitted", 4), ("b", "admitted", 4), ("named", "duplicate", 4),
+    ]  # fmt: skip
+    assert len({row["subject_id"] for row in place.ledger.rows("exam")}) == 3
