@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt infra/install_torch.py
 	$(BIN)/python infra/install_torch.py constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv -c constraints.txt || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 demo: install
