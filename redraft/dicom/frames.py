@@ -33,6 +33,9 @@ GROUP_KEYS = (
     ("FrameContentSequence", "FrameAcquisitionNumber"),
 )
 
+# What values mean (PS3.3 C.11.1.1.2, C.8.9.1): within one volume it is one thing.
+UNITS = ("RescaleType", "Units", "SUVType", "DecayCorrection")
+
 
 @dataclass
 class Frame:
@@ -52,6 +55,8 @@ class Frame:
         Frame in the source, counted from zero.
     padding : tuple of (float, float) or None
         Stored values, both included, that stand for no measurement (PS3.3 C.7.5.1.1.2).
+    units : tuple of str
+        What the values are, one text for each of UNITS; empty where the object does not say.
     """
 
     uid: str = field(repr=False)
@@ -63,6 +68,7 @@ class Frame:
     source: PixelSource | None = field(repr=False)
     index: int = 0
     padding: tuple[float, float] | None = None
+    units: tuple[str, ...] = ()
 
 
 def frames_of(file: File, *, enhanced: bool) -> list[Frame]:
@@ -105,6 +111,7 @@ def _single(file: File, source: PixelSource) -> Frame:
         keys={key: _plain(elements, key) for key in CLASSIC_KEYS if key in elements},
         source=source,
         padding=_padding(elements),
+        units=tuple(elements.text(name) for name in UNITS),
     )
 
 
@@ -144,6 +151,9 @@ def _many(file: File, source: PixelSource) -> list[Frame]:
                 source=source,
                 index=index,
                 padding=padding,
+                units=tuple(
+                    (values if values is not None and name in values else elements).text(name) for name in UNITS
+                ),
             )
         )
     return frames

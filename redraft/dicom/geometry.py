@@ -17,6 +17,7 @@ from redraft.errors import GeometryError
 ORIENTATION_TOLERANCE = 1e-4
 DUPLICATE_MM = 0.01
 UNEVEN_SHARE = 0.01
+DRIFT_SHARE = 0.1  # of a slice's distance, between a slice and its place on the even grid
 TILT_DEGREES = 0.05
 SHIFT_MM = 0.1
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -211,6 +212,7 @@ def _even(steps: NDArray[np.float64]) -> None:
     median = float(np.median(steps))
     worst = float(np.abs(steps - median).max())
     if worst <= UNEVEN_SHARE * median:
+        _without_drift(steps, median)
         return
     ratio = steps / max(float(steps.min()), DUPLICATE_MM)
     gaps = int(np.round(ratio - 1).sum())
@@ -225,6 +227,18 @@ def _even(steps: NDArray[np.float64]) -> None:
         rule="uneven_spacing",
         measured={"min_mm": _short(steps.min()), "median_mm": _short(median), "max_mm": _short(steps.max())},
     )
+
+
+def _without_drift(steps: NDArray[np.float64], median: float) -> None:
+    """Steps that are each even enough may still add up: no slice may lie far from where the affine will say."""
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    drift = float(np.abs(along - np.linspace(0, along[-1], len(along))).max())
+    if drift > DRIFT_SHARE * median:
+        raise GeometryError(
+            f"Slices lie up to {drift:.2f} mm from their places on an even grid.",
+            "A volume needs even spacing; project.yaml can have it resampled (ingest.uneven_spacing).",
+            rule="uneven_spacing", measured={"drift_mm": _short(drift), "median_mm": _short(median)},
+        )  # fmt: skip
 
 
 def _normal(item: SliceGeometry) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from redraft.dicom.aside import ENHANCED, set_aside
 from redraft.dicom.elements import AGAIN, Bounds, File, declared_voxels, walk_file
-from redraft.dicom.frames import Frame, frames_of
+from redraft.dicom.frames import UNITS, Frame, frames_of
 from redraft.dicom.geometry import SeriesGeometry, check_slices, series_geometry
 from redraft.dicom.pixels import stack, values_digest
 from redraft.dicom.resample import resample
@@ -190,6 +190,7 @@ def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
     if len({file.elements.text("SeriesInstanceUID") for file in files}) > 1:
         raise ReadError("Files of several series were offered as one.", rule="mixed_series")
     set_aside(files, rules)
+    _of_one_patient(files)
     _check_size(files, rules.max_voxels)
     enhanced = files[0].sop_class in ENHANCED
     frames: list[Frame] = []
@@ -199,6 +200,7 @@ def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
     parts, dropped = split(frames, values_digest)
     ordered = []
     for part in parts:
+        _of_one_unit(part.frames)
         geometry = series_geometry([frame.geometry for frame in part.frames], rules.max_spacing_mm, rules.resampled)
         ordered.append(_Part(part.key, [part.frames[n] for n in geometry.order], geometry))
     first = next(file for file in files if file.sop_instance == ordered[0].frames[0].uid)
@@ -211,6 +213,33 @@ def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
         _measured=_remarks(files, dropped),
         _max_voxels=rules.max_voxels,
     )
+
+
+def _of_one_patient(files: Sequence[File]) -> None:
+    """Refuse a series whose files name several patients or studies: its exam could only be one's (PS3.3 A.1.2)."""
+    for rule, keyword, what in (
+        ("mixed_patients", "PatientID", "patients"),
+        ("mixed_patients", "IssuerOfPatientID", "patients"),
+        ("mixed_studies", "StudyInstanceUID", "studies"),
+    ):
+        found = {file.elements.text(keyword) for file in files}
+        if keyword == "IssuerOfPatientID":
+            found -= {""}  # added on the way by some archives
+        if len(found) > 1:
+            raise ReadError(
+                f"The files of one series name several {what}.", "Have their identities mended, then send it again.",
+                rule=rule, measured={what: len(found)},
+            )  # fmt: skip
+
+
+def _of_one_unit(frames: Sequence[Frame]) -> None:
+    """Refuse a volume whose slices measure different things, or the same in different units."""
+    for keyword, found in zip(UNITS, zip(*(frame.units for frame in frames), strict=True), strict=False):
+        if len(set(found) - {""}) > 1:
+            raise ReadError(
+                "The slices of one volume are in several units.", "Send them as series of their own.",
+                rule="mixed_units", measured={"by": keyword},
+            )  # fmt: skip
 
 
 def _check_size(files: Sequence[File], max_voxels: int) -> None:

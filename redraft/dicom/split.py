@@ -7,8 +7,9 @@ series when every part then has the same places; a part with a slice less would 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from redraft.dicom.frames import Frame
 from redraft.dicom.geometry import places
@@ -21,6 +22,8 @@ SPLIT_KEYS = (
     "FrameReferenceTime", "TemporalPositionTimeOffset", "NominalCardiacTriggerDelayTime", "FrameType", "ImageType",
     "ComplexImageComponent", "AcquisitionNumber", "FrameAcquisitionNumber",
 )  # fmt: skip
+# Never two in one volume, wherever its slices lie: volumes that were moved against each other share no place.
+VOLUME_KEYS = ("TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "DiffusionBValue")
 # Differs from place to place: only the order within one place means a volume (phases of a heartbeat).
 ORDER_KEYS = ("TriggerTime",)
 
@@ -46,12 +49,18 @@ def split(frames: Sequence[Frame], digest: Callable[[Frame], str]) -> tuple[list
     Raises
     ------
     GeometryError
-        several_volumes (what tells them apart leaves unequal parts), conflicting_duplicates.
+        several_volumes (what tells them apart leaves unequal parts, or no part can be kept apart from another one),
+        conflicting_duplicates.
     """
     at = places([frame.geometry for frame in frames])
     label: list[tuple[tuple[str, str], ...]] = [()] * len(frames)
     kept, dropped = _without_copies(range(len(frames)), lambda n: (frames[n].uid, frames[n].number, at[n]),
                                     lambda n: digest(frames[n]))  # fmt: skip
+    if len({(frames[n].uid, frames[n].number) for n in kept}) < len(kept):
+        raise GeometryError(
+            "One image lies at several places.", "Send the series again.", rule="conflicting_duplicates"
+        )
+    apart: dict[str, set[tuple[str, str]]] = {}
     ragged: dict[str, object] = {}
     for key in (*SPLIT_KEYS, *ORDER_KEYS):
         if max(Counter((label[n], at[n]) for n in kept).values()) == 1:
@@ -66,6 +75,8 @@ def split(frames: Sequence[Frame], digest: Callable[[Frame], str]) -> tuple[list
             continue
         if sizes := _unequal(finer, at, kept):
             ragged = ragged or {"by": key, "slices": sizes}
+            if key not in ORDER_KEYS:
+                apart[key] = _pairs(values, label, at, kept)
             continue
         for n in kept:
             label[n] = finer[n]
@@ -75,6 +86,7 @@ def split(frames: Sequence[Frame], digest: Callable[[Frame], str]) -> tuple[list
         members, copies = _without_copies([n for n in kept if label[n] == name], lambda n: at[n],
                                           lambda n: digest(frames[n]), ragged)  # fmt: skip
         dropped += copies
+        _of_one_volume([frames[n] for n in members], apart)
         key = ",".join(f"{attribute}={value}" for attribute, value in name)
         parts.append(Part(key, [frames[n] for n in members]))
     return parts, dropped
@@ -114,6 +126,35 @@ def _unequal(finer: dict[int, tuple[tuple[str, str], ...]], at: Sequence[int], k
         parts.setdefault(finer[n], set()).add(at[n])
     everywhere = {at[n] for n in kept}
     return [] if all(part == everywhere for part in parts.values()) else sorted(map(len, parts.values()))[:10]
+
+
+def _pairs(
+    values: dict[int, str], label: Sequence[object], at: Sequence[int], kept: Sequence[int]
+) -> set[tuple[str, str]]:
+    """Values of a key that tell frames of one place apart, and so mean two volumes."""
+    together: dict[object, set[str]] = {}
+    for n in kept:
+        together.setdefault((label[n], at[n]), set()).add(values[n])
+    return {pair for group in together.values() for pair in combinations(sorted(group), 2)}
+
+
+def _of_one_volume(frames: Sequence[Frame], apart: Mapping[str, set[tuple[str, str]]]) -> None:
+    """Refuse a part that holds slices of two volumes: a slice of one phase in the place of another's."""
+    by = ""
+    for key, pairs in apart.items():
+        found = {frame.keys.get(key, "") for frame in frames}
+        if any(a in found and b in found for a, b in pairs):
+            by = by or key
+    for key in VOLUME_KEYS:
+        counts = Counter(frame.keys.get(key, "") for frame in frames)
+        # A number of its own for every slice counts slices, whatever it is called.
+        if 1 < len(counts) < len(frames):
+            by = by or key
+    if by:
+        raise GeometryError(
+            "Slices of several volumes cannot be told apart.", "Send each volume as a series of its own.",
+            rule="several_volumes", measured={"by": by},
+        )  # fmt: skip
 
 
 def _ranks(
