@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from redraft.security.pseudonyms import Pseudonyms
 
 SENDING, SENT = "export.sending", "export.sent"
+# A server that is silent to as many exams one after the other is not asked for the rest: each costs all its attempts.
+SILENT = 2
 
 
 class Server(Protocol):
@@ -97,7 +99,11 @@ def _send_all(
     from redraft.segmentation.seg_out import build_seg
 
     pseudonyms = project.pseudonyms
+    silent = 0
     for item in items:
+        if silent >= SILENT:
+            yield Sent(item.exam_id, False, None, "service.unreachable", "Not tried: the server does not answer.")
+            continue
         try:
             exam = geometry(project, item.exam_id)
             found = resolve(exam, links, pseudonyms, server)
@@ -106,7 +112,8 @@ def _send_all(
             dataset = build_seg(
                 labels, found.exam, project.config.structures, item.origin, header=found.header, naming=naming
             )
-        except (ExamError, IntegrityError) as error:
+        except (ExamError, IntegrityError, ServiceError) as error:
+            silent = silent + 1 if error.code == "service.unreachable" else 0
             yield Sent(item.exam_id, False, None, error.code, error.what)
             continue
         instance = pseudonyms.uid(str(dataset.SOPInstanceUID))
@@ -119,8 +126,10 @@ def _send_all(
         try:
             (answer,) = server.store([dataset])
             sent = Sent(item.exam_id, bool(answer.ok), instance, None if answer.ok else "refused", str(answer.why))
+            silent = 0
         except RedraftError as error:
             sent = Sent(item.exam_id, False, instance, error.code, error.what)
+            silent = silent + 1 if error.code == "service.unreachable" else 0
         with project.ledger.tx(f"export:{by}", clock()) as tx:
             tx.event(SENT, {**record, "ok": sent.ok, "rule": sent.rule})
         yield sent
@@ -134,8 +143,9 @@ def resolve(
     Raises
     ------
     IntegrityError
-        Code integrity.originals: they are not found (a server that is silent is as good as one that lacks them), or
-        are not the ones that the exam was made from.
+        Code integrity.originals: they are not found, or are not the ones that the exam was made from.
+    ServiceError
+        The server did not say whether it has them, and no folder does.
     ReadError
         Rule exam_record: the exam's record does not name its study and series.
     """
@@ -144,13 +154,17 @@ def resolve(
     if not named:
         raise _missing(exam, "the vault has no link for its series")
     different: IntegrityError | None = None
+    silent: ServiceError | None = None
     for identity in named:
-        for headers in _places(identity, server):
-            try:
-                return compare(exam, headers, pseudonyms)
-            except IntegrityError as error:  # another place may still have them as they were
-                different = different or error
-    raise different or _missing(exam, "neither its folder nor the server has them")
+        try:
+            for headers in _places(identity, server):
+                try:
+                    return compare(exam, headers, pseudonyms)
+                except IntegrityError as error:  # another place may still have them as they were
+                    different = different or error
+        except ServiceError as error:  # the folder of another link may have them
+            silent = silent or error
+    raise silent or different or _missing(exam, "neither its folder nor the server has them")
 
 
 def compare(exam: ExamGeometry, headers: Sequence[Dataset], pseudonyms: Pseudonyms) -> Originals:
@@ -209,10 +223,8 @@ def _places(identity: Mapping[str, Any], server: Server) -> Iterator[list[Datase
         headers = _from_folder(Path(str(identity["folder"])), series)
         if headers:
             yield headers
-    try:
-        yield server.headers(study, series)
-    except ServiceError:
-        return
+    if headers := server.headers(study, series):
+        yield headers
 
 
 def _from_folder(folder: Path, series: str) -> list[Dataset]:

@@ -257,14 +257,19 @@ class DicomWebSource:
     def headers(self, study: str, series: str) -> list[Dataset]:
         """Headers of all instances of a series, by its clear UIDs, without bulk data (PS3.18 10.4, /metadata).
 
-        Raises ServiceError when the server has no such series or does not answer.
+        None where the server has no such series. Raises ServiceError when it does not answer or does not let us look.
         """
         from pydicom.dataset import Dataset
 
         with self._speaking():
             if not (qido.is_uid(study) and qido.is_uid(series)):
-                raise Refusal.of(404)
-            answer = self._persist(lambda: self._client.retrieve_series_metadata(study, series))
+                return []
+            try:
+                answer = self._persist(lambda: self._client.retrieve_series_metadata(study, series))
+            except Refusal as refusal:
+                if refusal.status not in (404, 410):
+                    raise
+                return []
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they quote values
                 try:

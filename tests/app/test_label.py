@@ -272,3 +272,28 @@ def test_originals_that_changed_are_not_sent_to(
     assert answer.code == 1
     assert {row["rule"] for row in json.loads(answer.out)["sent"]} == {"integrity.originals"}
     assert orthanc.find("Series", Modality="SEG") == [] and events(with_pacs) == []
+
+
+@pytest.mark.parametrize("what", ["down", "login", "gone"])
+def test_a_pacs_that_does_not_say_is_told_from_one_that_has_lost_the_originals(
+    what: str, with_pacs: Project, phantom: Path, orthanc: Orthanc, redraft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down, login refused, images deleted: each in its own words; nothing was sent, and nothing is on record."""
+    path = with_pacs.root / "project.yaml"
+    if what == "down":
+        path.write_text(
+            path.read_text().replace(orthanc.dicomweb_url + "'", "http://127.0.0.1:9', retry: {attempts: 1}")
+        )
+    elif what == "login":
+        monkeypatch.setenv("PACS_PASSWORD", "wrong")
+    else:
+        orthanc.clear()
+    (phantom / "images").rename(phantom / "gone")
+    try:
+        answer = redraft("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by",
+                         "QA", "--reason", "x", "--json")  # fmt: skip
+    finally:
+        (phantom / "gone").rename(phantom / "images")
+    rule = {"down": "service.unreachable", "login": "service.refused", "gone": "integrity.originals"}[what]
+    sent = json.loads(answer.out)["sent"]
+    assert answer.code == 1 and [row["rule"] for row in sent] == [rule] * 2 and events(with_pacs) == []
