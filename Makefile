@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types layers check data bench hippocampus sarcoma clean
+.PHONY: help install demo test lint types layers check data bench hippocampus sarcoma intake clean
 
 help:
 	@echo "make demo    install, run three rounds on synthetic CT exams, print the tables   (project left in demo/)"
 	@echo "make test    install, lint, types, layers, all tests"
 	@echo "make bench   what it costs: ingest, orchestration, start-up, the demo"
 	@echo "make hippocampus sarcoma    campaigns on real images, DATA=folder: see docs/results"
+	@echo "make intake                 what becomes of every series of a folder of collections, DATA=folder"
 	@echo "make data    rebuild the reference dataset data/ byte for byte and check it against data.dvc"
 
 install: $(STAMP)
@@ -57,3 +58,7 @@ DATA ?= ../shared/data
 
 hippocampus sarcoma: install
 	$(BIN)/python -m benchmarks.real_data $@ $(DATA)
+
+# What becomes of every series of a folder of collections.
+intake: install
+	$(BIN)/python -m benchmarks.intake $(DATA)

@@ -25,9 +25,9 @@ def main(data: Path, out: Path) -> None:
     """Offer each collection, write `intake.md` into `out`, and print it."""
     lines = [
         "# What becomes of every series", "",
-        f"`make intake DATA=…`, {datetime.now(UTC):%Y-%m-%d}. Each collection was offered whole, with everything that",
+        f"`make intake DATA=…`, {datetime.now(UTC):%Y-%m-%d}. Each collection was offered whole, with all that",
         "lies in it, to a project that takes CT, MR and PET (`accept_secondary: true`, `nameless_series: by_folder`).",
-        "NIfTI images are refused here, for nothing says their modality; hippocampus is taken in by its own campaign.", "",
+        "NIfTI images are refused here, for nothing says their modality: a project of one modality takes them.", "",
         "| collection | offered | admitted | set aside or refused, by rule | seconds |", "|---|---|---|---|---|",
     ]  # fmt: skip
     notable: list[str] = []
@@ -41,7 +41,15 @@ def main(data: Path, out: Path) -> None:
             if receipt["measured"] and receipt["rule"] not in ("modality_unknown",):
                 places = sorted({str(Path(path).parent.relative_to(data)) for path in receipt["paths"]})
                 notable.append(f"| {', '.join(places)} | {receipt['rule']} | `{json.dumps(receipt['measured'])}` |")
-    lines += ["", "## Receipts with measured values", "", "| where | rule | measured |", "|---|---|---|", *sorted(notable), ""]
+    lines += [
+        "",
+        "## Receipts with measured values",
+        "",
+        "| where | rule | measured |",
+        "|---|---|---|",
+        *sorted(notable),
+        "",
+    ]
     text = "\n".join(lines)
     out.mkdir(parents=True, exist_ok=True)
     (out / "intake.md").write_text(text, encoding="utf-8")
@@ -52,7 +60,9 @@ def _offer(folder: Path) -> tuple[list[dict[str, Any]], float]:
     from redraft.create import create_project
 
     with tempfile.TemporaryDirectory(prefix="redraft-intake-") as work:
-        project = create_project(Path(work) / "project", "kidney-ct", datetime.now(UTC), demo_keys=True, settings=SETTINGS)
+        project = create_project(
+            Path(work) / "project", "kidney-ct", datetime.now(UTC), demo_keys=True, settings=SETTINGS
+        )
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "app.cli.main", "ingest", str(folder), "--project", str(project.root), "--json"],
