@@ -5,6 +5,7 @@ A finding names the identifier by its number in the list only; the report must b
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,9 +51,12 @@ class Identifiers:
 
     @classmethod
     def read(cls, path: Path) -> Identifiers:
-        """One identifier per line, UTF-8. Raises UsageError when the file cannot be read or holds none."""
+        """One identifier per line, or a JSON list of texts; UTF-8.
+
+        Raises UsageError when the file cannot be read or holds none.
+        """
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = _lines(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise UsageError(
                 f"The list of identifiers cannot be read ({error.strerror}).", "Check --against."
@@ -82,6 +86,19 @@ class Identifiers:
         if not found.count:
             raise UsageError("The vault knows nobody yet: there is nothing to look for.", "Take exams in first.")
         return found
+
+
+def _lines(text: str) -> list[str]:
+    """A JSON list read as lines would be looked for with its quotation marks, and never found."""
+    try:
+        content = json.loads(text) if text.lstrip().startswith(("[", "{")) else None
+    except ValueError:  # an identifier may begin with a bracket
+        return text.splitlines()
+    if content is None:
+        return text.splitlines()
+    if not (isinstance(content, list) and all(isinstance(one, str) for one in content)):
+        raise UsageError("The list of identifiers is JSON, but no list of texts.", "Write one identifier per line.")
+    return content
 
 
 def _from_value(kind: str, value: str) -> Iterator[str]:

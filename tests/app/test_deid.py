@@ -63,6 +63,18 @@ def test_a_list_of_identifiers_is_a_file(redraft: Callable, project: Path, tmp_p
     assert redraft("deid", "check", project / "none", "--against", listed).code == 2
 
 
+def test_a_json_list_is_read_as_one(redraft: Callable, project: Path, tmp_path: Path) -> None:
+    """As lines, its quotation marks would be part of each identifier, and nothing would ever be found."""
+    (project / "notes.txt").write_text("remember Leopoldine Abendroth")
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps([NUMBER, NAME], indent=1), encoding="utf-8")
+    answer = redraft("deid", "check", project, "--against", listed, "--json")
+    assert answer.code == 1 and {row["identifier"] for row in json.loads(answer.out)["found"]} == {2}
+    for text, code in (('{"name": "x"}', 2), ("[1, 2]", 2), ("[4711/3]\nLeopoldine", 1)):
+        listed.write_text(text)
+        assert redraft("deid", "check", project, "--against", listed).code == code
+
+
 def test_whose_a_pseudonym_is_is_shown_after_it_is_on_record(redraft: Callable, project: Path) -> None:
     """The ledger keeps who asked and why, never the identity; nothing is recorded where nothing was shown."""
     opened = Project.open(project)
