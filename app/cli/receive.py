@@ -31,9 +31,9 @@ def receive(
 ) -> None:
     """Receive exams that scanners and PACS store here, until Ctrl-C; an intake takes them in."""
     from redraft.security.secrets import read_secret
-    from redraft.sources.inbox import InboxSource, inbox_folder
     from redraft.sources.protocol import SourceContext
-    from redraft.sources.transfers import release
+    from redraft.sources.receive.inbox import InboxSource, inbox_folder
+    from redraft.sources.receive.transfers import release
 
     project = open_project(project_dir)
     section = _section(project, source)
@@ -64,7 +64,7 @@ def _run(project: Project, section: ReceiveSource, inbox: Path, as_json: bool) -
     import signal
     import threading
 
-    from redraft.sources.receiver import receiving
+    from redraft.sources.receive.receiver import receiving
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     stop = threading.Event()

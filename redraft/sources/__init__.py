@@ -27,7 +27,7 @@ def open_source(section: SourceSection, context: SourceContext) -> Source:
 
             return DimseSource(section, context)
         case kinds.ReceiveSource():
-            from redraft.sources.inbox import InboxSource, inbox_folder
+            from redraft.sources.receive.inbox import InboxSource, inbox_folder
 
             return InboxSource(section, inbox_folder(section, context, context.resolve(".")))
         case kinds.S3Source():

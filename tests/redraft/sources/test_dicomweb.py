@@ -21,8 +21,8 @@ from redraft.security.keys import KeyRing
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.sources import open_source
 from redraft.sources.dicomweb import DicomWebSource
+from redraft.sources.dicomweb.wado import CHUNK
 from redraft.sources.protocol import Offer, SourceContext
-from redraft.sources.wado import CHUNK
 from tests.servers.certificates import Authority
 from tests.servers.faulty import Fault, FaultyProxy, faulty_proxy
 from tests.servers.orthanc import Orthanc, running_orthanc

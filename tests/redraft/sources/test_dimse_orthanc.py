@@ -10,8 +10,8 @@ from redraft.config.sources import ReceiveSource
 from redraft.errors import ConfigError, ServiceError
 from redraft.phantom import write_phantom
 from redraft.sources.dimse import DimseSource
-from redraft.sources.inbox import InboxSource
-from redraft.sources.receiver import receiving
+from redraft.sources.receive.inbox import InboxSource
+from redraft.sources.receive.receiver import receiving
 from tests.servers.dimse import NAMES, by_uid, certificates, free_port, pacs, port_of, wait_until
 from tests.servers.orthanc import Orthanc, running_orthanc
 

@@ -13,9 +13,9 @@ from redraft.config.sources import ReceiveSource
 from redraft.errors import ConfigError, StorageError, TransferError
 from redraft.security.keys import KeyRing
 from redraft.security.pseudonyms import Pseudonyms
-from redraft.sources.inbox import InboxSource, inbox_folder
 from redraft.sources.protocol import Offer, SourceContext
-from redraft.sources.transfers import Transfers
+from redraft.sources.receive.inbox import InboxSource, inbox_folder
+from redraft.sources.receive.transfers import Transfers
 
 A, B = "a" * 20, "b" * 20
 
@@ -107,7 +107,7 @@ def test_no_instance_is_placed_before_its_series_is_held(inbox: Path, monkeypatc
     def full(path: Path, text: str, mode: int) -> None:
         raise StorageError("No space left.")
 
-    monkeypatch.setattr("redraft.sources.transfers.write_text", full)
+    monkeypatch.setattr("redraft.sources.receive.transfers.write_text", full)
     for uid in ("2.25.7", "2.25.8"):
         transfers.begin("t1", uid)
         with pytest.raises(StorageError):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redraft.sources.multipart import BrokenOff, Malformed, boundary_of, parts
+from redraft.sources.dicomweb.multipart import BrokenOff, Malformed, boundary_of, parts
 
 BOUNDARY = b"ffe21012-fb33"
 # Bytes that look like delimiters without being one are the hard case.

@@ -28,10 +28,10 @@ from pydicom.uid import (
 
 from redraft.config.sources import ReceiveSource
 from redraft.errors import ConfigError, ConflictError
-from redraft.sources.inbox import InboxSource
-from redraft.sources.receiver import AllowList, InboxKeeper, receiving
-from redraft.sources.storage_scp import storage_scp
-from redraft.sources.transfers import release
+from redraft.sources.receive.inbox import InboxSource
+from redraft.sources.receive.receiver import AllowList, InboxKeeper, receiving
+from redraft.sources.receive.transfers import release
+from redraft.sources.scp import storage_scp
 from tests.servers.dimse import (
     NAMES,
     PATIENT,
@@ -248,8 +248,8 @@ SERVE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from redraft.sources.receiver import AllowList, InboxKeeper, receiving
-from redraft.sources.storage_scp import storage_scp
+from redraft.sources.receive.receiver import AllowList, InboxKeeper, receiving
+from redraft.sources.scp import storage_scp
 from tests.redraft.sources.test_receiver import NAMES, section
 with receiving(section(), Path(sys.argv[1]), Path(sys.argv[2]), NAMES, Path) as running:
     print(running.address[1], flush=True)
@@ -518,7 +518,7 @@ def test_all_storage_classes_are_taken() -> None:
     """A sender may store whatever DICOM stores, in every syntax that pydicom decodes here, and nothing is queried."""
     from pynetdicom import AllStoragePresentationContexts
 
-    from redraft.sources.storage_scp import decodable_syntaxes
+    from redraft.sources.scp import decodable_syntaxes
 
     assert CTImageStorage in {context.abstract_syntax for context in AllStoragePresentationContexts}
     syntaxes = decodable_syntaxes()

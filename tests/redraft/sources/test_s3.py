@@ -23,12 +23,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from redraft.config.sources import S3Source as Section
 from redraft.config.sources import Wanted
 from redraft.errors import ConfigError, SecurityError, ServiceError, TransferError
-from redraft.sources import bucket as bucket_module
 from redraft.sources import open_source
-from redraft.sources.bucket import Bucket, Entry
 from redraft.sources.index import SourceIndex
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.s3 import S3Source
+from redraft.sources.s3 import bucket as bucket_module
+from redraft.sources.s3.bucket import Bucket, Entry
 from tests.servers.s3 import S3, Fault, Proxy
 
 NAME = "Meier_Anna"  # in every key: must be nowhere else
@@ -363,7 +363,7 @@ def test_multipart_objects_are_compared_by_their_parts(
 @pytest.mark.parametrize("algorithm", ["SHA256", "SHA1", "CRC32"])
 def test_further_checksums_of_the_endpoint_are_compared(store: Store, tmp_path: Path, algorithm: str) -> None:
     """A checksum that was stored with the object is taken into account where the ETag is no MD5."""
-    from redraft.sources.checksums import Expected, mismatch
+    from redraft.sources.s3.checksums import Expected, mismatch
 
     data = store.put("x", os.urandom(1000), ChecksumAlgorithm=algorithm)
     answer = store.s3.client.head_object(Bucket=store.bucket, Key="x", ChecksumMode="ENABLED")

@@ -17,12 +17,12 @@ from redraft.config.sources import S3Source as Section
 from redraft.digest import sha256_json
 from redraft.errors import TransferError
 from redraft.sources.archives import ArchiveLimits, is_archive, printable
-from redraft.sources.bucket import PART, Bucket, Entry
 from redraft.sources.folder import ASIDE, NIFTI
 from redraft.sources.heads import FIRST_BYTES, MOST_BYTES, judge_bytes, judge_file
 from redraft.sources.index import Seen, SourceIndex
 from redraft.sources.partial import PREFIX
 from redraft.sources.protocol import Offer, SourceContext
+from redraft.sources.s3.bucket import PART, Bucket, Entry
 from redraft.sources.selection import Selection
 from redraft.sources.unpacked import NOT_WHOLE, Unpacked
 

@@ -34,7 +34,7 @@ from redraft.config.sources import Wanted
 from redraft.errors import ServiceError, StorageError, TransferError
 from redraft.files import sweep_partials, sync_directory
 from redraft.security.pseudonyms import Pseudonyms
-from redraft.sources import storage_scp as scp
+from redraft.sources import scp
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.retry import NotNow, gave_up, persist
 from redraft.sources.selection import Selection
@@ -393,7 +393,7 @@ class _FromPacs:
 
 
 class _SeriesKeeper:
-    """Keeps instances of one series; see storage_scp.Keeper."""
+    """Keeps instances of one series; see redraft.sources.scp.Keeper."""
 
     def __init__(self, folder: Path, series: str, pseudonyms: Pseudonyms):
         self._folder, self._series, self._pseudonyms = folder, series, pseudonyms

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from redraft.sources.session import check
+from redraft.sources.dicomweb.session import check
 
 if TYPE_CHECKING:
     import requests

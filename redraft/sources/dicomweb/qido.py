@@ -8,7 +8,7 @@ from typing import Any
 
 from redraft.config.sources import Wanted
 from redraft.digest import canonical
-from redraft.sources.session import Refusal
+from redraft.sources.dicomweb.session import Refusal
 
 # One data set in DICOM JSON (PS3.18 F.2): tag → {"vr": …, "Value": […]}.
 Found = Mapping[str, Any]

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from redraft.config.sources import S3Source as Section
 from redraft.errors import ServiceError, StorageError, TransferError
-from redraft.sources.checksums import Expected, mismatch
 from redraft.sources.partial import PartialFile
 from redraft.sources.protocol import SourceContext
 from redraft.sources.retry import NotNow, gave_up, persist
-from redraft.sources.s3_client import Cold, Gone, explained, open_client, what
+from redraft.sources.s3.checksums import Expected, mismatch
+from redraft.sources.s3.client import Cold, Gone, explained, open_client, what
 
 PART = 16 * 1024 * 1024
 PARTS_AT_ONCE = 4

@@ -23,12 +23,12 @@ from redraft.digest import sha256_file
 from redraft.errors import ConfigError, ConflictError, StorageError
 from redraft.files import sync_directory
 from redraft.security.pseudonyms import Pseudonyms
-from redraft.sources import storage_scp as scp
-from redraft.sources.inbox import INCOMING
-from redraft.sources.transfers import Transfers
+from redraft.sources import scp
+from redraft.sources.receive.inbox import INCOMING
+from redraft.sources.receive.transfers import Transfers
 
 if TYPE_CHECKING:
-    from redraft.sources.storage_scp import Incoming, StorageScp
+    from redraft.sources.scp import Incoming, StorageScp
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def receiving(
     Parameters
     ----------
     inbox : Path
-        Its folder (see `redraft.sources.inbox.inbox_folder`); made where it is absent, mode 0700.
+        Its folder (see `redraft.sources.receive.inbox.inbox_folder`); made where it is absent, mode 0700.
     project : Path
         The project's directory, which must not hold the inbox.
 
@@ -101,7 +101,7 @@ class AllowList:
 
 
 class InboxKeeper:
-    """Puts instances into the inbox and keeps account of which series are whole; see storage_scp.Keeper."""
+    """Puts instances into the inbox and keeps account of which series are whole; see redraft.sources.scp.Keeper."""
 
     def __init__(self, inbox: Path, pseudonyms: Pseudonyms):
         self._inbox, self._pseudonyms = inbox, pseudonyms

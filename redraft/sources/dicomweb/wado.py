@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redraft.files import atomic_path
-from redraft.sources.multipart import Malformed, boundary_of, parts
-from redraft.sources.session import answering
+from redraft.sources.dicomweb.multipart import Malformed, boundary_of, parts
+from redraft.sources.dicomweb.session import answering
 
 if TYPE_CHECKING:
     import requests

@@ -15,7 +15,7 @@ from redraft.digest import sha256_json
 from redraft.errors import ConfigError, StorageError, TransferError
 from redraft.files import sync_directory, write_text
 from redraft.sources.protocol import Offer, SourceContext
-from redraft.sources.transfers import held
+from redraft.sources.receive.transfers import held
 
 INCOMING = ".incoming"
 REFUSED = "refused"

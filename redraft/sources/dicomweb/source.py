@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 from redraft.config.sources import DicomWebSource as Section
 from redraft.errors import TransferError
 from redraft.files import sweep_partials
-from redraft.sources import qido, stow
-from redraft.sources.multipart import BrokenOff, Malformed
+from redraft.sources.dicomweb import qido, stow
+from redraft.sources.dicomweb.multipart import BrokenOff, Malformed
+from redraft.sources.dicomweb.session import Busy, Refusal, answering, check, open_session
+from redraft.sources.dicomweb.wado import ACCEPT, Arrival, bodies, without_bulk
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.retry import NotNow, gave_up, persist
 from redraft.sources.selection import Selection
-from redraft.sources.session import Busy, Refusal, answering, check, open_session
-from redraft.sources.wado import ACCEPT, Arrival, bodies, without_bulk
 
 if TYPE_CHECKING:
     import requests
@@ -278,7 +278,7 @@ class DicomWebSource:
                     raise Refusal.unclear() from None
 
     def store(self, datasets: Iterable[Dataset]) -> list[stow.Stored]:
-        """Store instances one by one; what became of each, in order (see redraft.sources.stow.Stored).
+        """Store instances one by one; what became of each, in order (see redraft.sources.dicomweb.stow.Stored).
 
         One that the server refuses does not keep the others back. Raises ServiceError when it does not answer or does
         not let us store; what was stored before stays stored, and storing it again does no harm.
