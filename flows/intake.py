@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ from redraft.project import Project
 from tasks.ingest.admit import take_in as take_in_exams
 
 
-def take_in(project: Project, paths: Sequence[Path] | None, workers: int | None = None) -> list[dict[str, Any]]:
+def take_in(
+    project: Project, paths: Sequence[Path] | None, workers: int | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Take in the given paths, or the project's configured sources; one receipt per series or stray file.
 
-    `workers` as in tasks.ingest.admit.take_in.
+    `workers` and `progress` as in tasks.ingest.admit.take_in.
     """
     if paths is None and not project.config.ingest.sources:
         raise UsageError("Nothing to take in.", "Name folders, or set ingest.sources in project.yaml.")
@@ -28,5 +31,5 @@ def take_in(project: Project, paths: Sequence[Path] | None, workers: int | None 
         return datetime.now(UTC)
 
     with rounds.writer(project, now):
-        receipts = take_in_exams(project, paths, now(), "ingest", workers)
+        receipts = take_in_exams(project, paths, now(), "ingest", workers, progress)
     return [{"paths": [str(path) for path in receipt.paths], **receipt.record()} for receipt in receipts]

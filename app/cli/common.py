@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +36,18 @@ def print_json(value: Any) -> None:
     """Print a JSON document on standard output and nothing else."""
     json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int], None]]:
+    """A line on a terminal's standard error that counts along; nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    try:
+        yield lambda count: print(f"\r{count} {what}", end="", file=sys.stderr, flush=True)
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def print_table(columns: list[str], rows: list[list[Any]], title: str = "") -> None:

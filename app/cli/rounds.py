@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.common import JsonOption, ProjectOption, open_project, print_json, print_table
+from app.cli.common import JsonOption, ProjectOption, counter, open_project, print_json, print_table
 
 round_app = typer.Typer(help="Open, watch, close and abort rounds.", no_args_is_help=True)
 
@@ -31,7 +31,8 @@ def ingest(
     from flows.intake import take_in
 
     project = open_project(project_dir)
-    receipts = take_in(project, [Path(p) for p in paths] if paths else None)
+    with counter("series judged") as count:
+        receipts = take_in(project, [Path(p) for p in paths] if paths else None, progress=count)
     if as_json:
         print_json(receipts)
         return

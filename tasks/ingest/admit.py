@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -32,8 +32,9 @@ BATCH = 25
 
 
 def take_in(
-    project: Project, paths: Sequence[Path] | None, now: datetime, actor: str, workers: int | None = None
-) -> list[Receipt]:
+    project: Project, paths: Sequence[Path] | None, now: datetime, actor: str, workers: int | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> list[Receipt]:  # fmt: skip
     """Take in everything below `paths` (or what the configured sources hold), record it, and draw splits.
 
     Splits are drawn once all exams are in, over all undrawn subjects together: the draw does not depend on where an
@@ -43,6 +44,8 @@ def take_in(
     ----------
     workers : int, optional
         Processes side by side; as project.yaml says when omitted. 0 reads in this process, unguarded.
+    progress : function, optional
+        Told how many series have been judged so far.
 
     Raises
     ------
@@ -65,6 +68,7 @@ def take_in(
         try:
             for settled in intake.run(_places(project, paths, index, workers)):
                 receipts += settled.receipts
+                progress(len(receipts))
                 batch.append(settled)
                 if len(batch) >= BATCH:
                     _settle(project, intake, batch, now, actor)
