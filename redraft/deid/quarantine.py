@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
+# What the rule looks at: of a series every image says its own.
+ASKED = (
+    "SOPClassUID", "Modality", "BurnedInAnnotation", "RecognizableVisualFeatures", "ImageType", "ConversionType",
+)  # fmt: skip
+
 if TYPE_CHECKING:
     from redraft.config.schema import Deid
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from redraft.deid.quarantine import ASKED
 from redraft.dicom.aside import ENHANCED, set_aside
 from redraft.dicom.elements import AGAIN, Bounds, File, declared_voxels, walk_file
 from redraft.dicom.frames import UNITS, Frame, frames_of
@@ -102,6 +105,8 @@ class SeriesVolume:
         For the receipt.
     frame_of_reference : str
         Clear UID.
+    header : Dataset
+        Of its first image, as `Series.header`.
     """
 
     key: str
@@ -110,6 +115,7 @@ class SeriesVolume:
     orientation_lps: tuple[float, ...]
     measured: dict[str, Any]
     frame_of_reference: str = field(repr=False)
+    header: Dataset = field(repr=False)
 
     @property
     def resampled(self) -> bool:
@@ -130,11 +136,14 @@ class Series:
     header : Dataset
         Of the first instance in order, without pixels. Class and instance UID are those of the meta information
         (PS3.10 7.1) where the dataset's are empty.
+    markings : list of Dataset
+        What its images say that decides about quarantine, each different answer once.
     """
 
     modality: str
     instances: list[tuple[str, int]] = field(repr=False)
     header: Dataset = field(repr=False)
+    markings: list[Dataset] = field(repr=False)
     _parts: list[_Part] = field(repr=False)
     _frame_of_reference: str = field(repr=False)
     _measured: dict[str, Any]
@@ -163,6 +172,7 @@ class Series:
             orientation_lps=frames[0].geometry.orientation,
             measured={**self._measured, **measured},
             frame_of_reference=self._frame_of_reference,
+            header=part.header,
         )
 
 
@@ -173,6 +183,7 @@ class _Part:
     key: str
     frames: list[Frame]
     geometry: SeriesGeometry
+    header: Dataset
 
 
 def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
@@ -199,15 +210,20 @@ def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
     check_slices([frame.geometry for frame in frames])
     parts, dropped = split(frames, values_digest)
     ordered = []
+    headers: dict[str, Dataset] = {}
     for part in parts:
         _of_one_unit(part.frames)
         geometry = series_geometry([frame.geometry for frame in part.frames], rules.max_spacing_mm, rules.resampled)
-        ordered.append(_Part(part.key, [part.frames[n] for n in geometry.order], geometry))
-    first = next(file for file in files if file.sop_instance == ordered[0].frames[0].uid)
+        sorted_frames = [part.frames[n] for n in geometry.order]
+        uid = sorted_frames[0].uid
+        if uid not in headers:
+            headers[uid] = _header(next(file for file in files if file.sop_instance == uid))
+        ordered.append(_Part(part.key, sorted_frames, geometry, headers[uid]))
     return Series(
         modality=files[0].elements.text("Modality"),
         instances=[(file.sop_instance, file.size) for file in files],
-        header=_header(first),
+        header=ordered[0].header,
+        markings=_markings(files),
         _parts=ordered,
         _frame_of_reference=files[0].elements.text("FrameOfReferenceUID"),
         _measured=_remarks(files, dropped),
@@ -250,6 +266,19 @@ def _check_size(files: Sequence[File], max_voxels: int) -> None:
             f"The series declares {voxels} voxels.", f"project.yaml allows {max_voxels} (ingest.max_voxels).",
             rule="too_large", measured={"voxels": voxels},
         )  # fmt: skip
+
+
+def _markings(files: Sequence[File]) -> list[Dataset]:
+    """Distinct answers of the files to what quarantine asks; empty ones are left out."""
+    found = dict.fromkeys(tuple((name, file.elements.text(name)) for name in ASKED) for file in files)
+    markings = []
+    for answers in found:
+        marking = Dataset()
+        for name, text in answers:
+            if text:
+                marking[name] = DataElement(tag_for_keyword(name), "LO", text.split("\\"))
+        markings.append(marking)
+    return markings
 
 
 def _remarks(files: Sequence[File], dropped: int) -> dict[str, Any]:

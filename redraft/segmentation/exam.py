@@ -119,7 +119,8 @@ class ExamGeometry:
         )
         orientation = tuple(float(value) for value in slices["orientation_lps"])
         lps = LPS_TO_RAS @ common["affine"]
-        on_grid = len(images) == common["shape"][2] and _fits(lps, images, orientation)
+        # Resampled ones may agree by chance in number and nearly in place; their voxels are still no image's.
+        on_grid = not slices.get("resampled") and len(images) == common["shape"][2] and _fits(lps, images, orientation)
         if not on_grid:
             orientation = _orientation(lps)
         return cls(

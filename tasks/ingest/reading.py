@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from redraft.deid import Deidentifier, quarantine_rule
+from redraft.deid.values import Unreadable, term
 from redraft.dicom.scan import Foreign, read_header
 from redraft.dicom.series import ReadRules, Series, SeriesVolume, open_series
 from redraft.digest import sha256_file, sha256_json
@@ -27,6 +29,28 @@ from redraft.volumes import Volume, grid_difference, read_volume, write_volume
 from tasks.ingest.jobs import Job, Setup
 from tasks.ingest.nifti import identify, label_receipt, read_nifti_exam
 from tasks.ingest.receipts import ExamRecord, Receipt
+
+
+def shown(key: str) -> str:
+    """What tells a volume from the others of its series, for the receipt: numbers and known terms, no typed text."""
+
+    def word(text: str) -> str:
+        try:
+            float(text.lstrip("#"))
+            return text
+        except ValueError:
+            pass
+        try:
+            return term(text)
+        except Unreadable:
+            return "OTHER" if text else ""
+
+    parts = []
+    for part in re.split(r",(?=[A-Za-z]+=)", key):
+        attribute, _, value = part.partition("=")
+        words = "\\".join(map(word, value.split("\\")))
+        parts.append(f"{attribute}={words}")
+    return ",".join(parts)
 
 
 def scanner(setup: Setup) -> Callable[[list[str]], list[tuple[str | None, str | None]]]:
@@ -77,8 +101,9 @@ class Reader:
             series = open_series(job.paths, rules)
         except ExamError as error:
             return [self._refused(job, error)]
-        if rule := quarantine_rule(series.header, self._config.deid):
-            return [self._set_aside(job, rule, {})]
+        for marking in series.markings:  # a picture of a screen may be one image among many
+            if rule := quarantine_rule(marking, self._config.deid):
+                return [self._set_aside(job, rule, {})]
         receipts: list[Receipt] = []
         self._link(job, series)
         for found in series.volumes():
@@ -107,7 +132,7 @@ class Reader:
         part = f"#{found.key}" if found.key else ""
         series_id = self._pseudonyms.series_id(f"{uid}{part}") if part else job.series_id
         exam_id = self._pseudonyms.exam_id(f"{uid}{part}")
-        measured = dict(found.measured) | ({"volume": found.key} if found.key else {})
+        measured = dict(found.measured) | ({"volume": shown(found.key)} if found.key else {})
         if exam_id in self._admitted or exam_id in job.fresh:
             return self._again(found.volume, series_id, exam_id)
         patient = str(series.header.get("PatientID") or series.header.get("StudyInstanceUID") or uid)
@@ -123,7 +148,7 @@ class Reader:
             **self._placed(exam_id, found.volume),
         )
         self._vault.put_link("subject", record.subject_id, {"patient_id": patient})
-        self._write(record, found.volume, self._identity(job, series, found), self._deid.header(series.header))
+        self._write(record, found.volume, self._identity(job, series, found), self._deid.header(found.header))
         return Receipt(series_id, "admitted", "admitted", len(job.paths), exam_id, measured, exam=record)
 
     def _identity(self, job: Job, series: Series, found: SeriesVolume) -> dict[str, Any]:
@@ -136,6 +161,8 @@ class Reader:
             "sop_class": str(header.SOPClassUID),
             "frame_of_reference": uid(found.frame_of_reference) if found.frame_of_reference else None,
             "orientation_lps": list(found.orientation_lps),
+            # Then image k is not slice k, however well their places agree.
+            "resampled": found.resampled,
             "instances": [
                 {"uid": uid(item.uid), "frame": item.frame, "position_lps": list(item.position_lps)}
                 for item in found.slices
