@@ -75,7 +75,11 @@ class TruthIndex:
         if truth is None:
             raise LabelError(f"There is no truth for series {series_id}.", "Check simulation.oracle.", rule="no_truth")
         if truth.kind == "nifti":
-            return read_labels(truth.paths[0], exam.grid, {s.value for s in self._structures}, series_id)
+            try:
+                return read_labels(truth.paths[0], exam.grid, {s.value for s in self._structures}, series_id)
+            except ReadError as error:  # it names the file, and a file may be named after its patient
+                what = f"Truth of series {series_id} cannot be read."
+                raise LabelError(what, "Check simulation.oracle.", rule=error.rule) from None
         try:
             # Clinical structure sets hold couch, body and margins too.
             return read_segmentation(truth.paths, exam, self._structures, unknown="ignore", uid=self._uid)

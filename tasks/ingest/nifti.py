@@ -43,7 +43,8 @@ def read_nifti_exam(path: Path, config: Ingest) -> Volume:
     ReadError
         Unreadable, not 3D, too large, without voxels, or values that are no finite real numbers.
     GeometryError
-        Singular or sheared affine, or q-form and s-form that place the voxels differently.
+        Singular or sheared affine, q-form and s-form that place the voxels differently or are both absent, or lengths
+        in other units than millimetres.
     """
     try:
         header = nib.load(path).header
@@ -52,6 +53,7 @@ def read_nifti_exam(path: Path, config: Ingest) -> Volume:
         raise ReadError("The file cannot be read as NIfTI.", "Export it again.", rule="unreadable") from error
     if int(np.prod([max(1, n) for n in shape], dtype=np.int64)) > config.max_voxels:
         raise ReadError("The image is too large.", rule="too_large", measured={"shape": list(map(int, shape))})
+    _placed(header)
     volume = read_volume(path)
     if not volume.array.size:
         raise ReadError("The image holds no voxels.", rule="no_voxels", measured={"shape": list(map(int, shape))})
@@ -82,6 +84,15 @@ def _storable(array: NDArray) -> NDArray:
     whole = array.dtype.kind != "f" and int(array.min()) >= -(2**31) and int(array.max()) < 2**31
     with np.errstate(over="ignore"):  # what overflows is refused as not finite
         return array.astype(np.int32 if whole else np.float32)
+
+
+def _placed(header: nib.Nifti1Header) -> None:
+    if not int(header["sform_code"]) and not int(header["qform_code"]):
+        # nibabel would guess, and left and right with it.
+        raise GeometryError("Neither q-form nor s-form says where the voxels lie.", rule="no_orientation")
+    if (units := int(header["xyzt_units"]) & 7) in (1, 3):  # those that do not say mean millimetres
+        measured: dict[str, object] = {"units": {1: "m", 3: "µm"}[units]}
+        raise GeometryError("Lengths are not in millimetres.", "Export it again.", rule="units", measured=measured)
 
 
 def _forms_agree(header: nib.Nifti1Header, volume: Volume) -> None:

@@ -204,6 +204,19 @@ def test_whole_numbers_of_any_type_are_labels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, array)
 
 
+def test_a_truth_that_cannot_be_read_is_not_named(tmp_path: Path, pseudonyms: Pseudonyms) -> None:
+    """A file may be named after its patient; the error names the series."""
+    folder = tmp_path / "labelsTr"
+    folder.mkdir()
+    (folder / "DOE_JANE.nii.gz").write_bytes(b"no image")
+    index = TruthIndex.scan(tmp_path, pseudonyms, WANTED)
+    series_id = pseudonyms.series_id("nifti/DOE_JANE")
+    with pytest.raises(LabelError) as caught:
+        index.labels(series_id, ExamGeometry.of_image("exam", Volume(np.zeros((2, 2, 2)), np.eye(4))))
+    assert caught.value.rule == "unreadable" and series_id in str(caught.value)
+    assert "DOE" not in str(caught.value) and caught.value.__cause__ is None
+
+
 @pytest.mark.parametrize(
     ("name", "stem", "nifti"),
     [

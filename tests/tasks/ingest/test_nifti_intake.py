@@ -25,7 +25,9 @@ def image(seed: int = 0, dtype: object = np.int16, shape: tuple[int, ...] = (6, 
     return np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)  # type: ignore[call-overload]
 
 
-def store(path: Path, array: np.ndarray, affine: np.ndarray | None = AFFINE, **forms: np.ndarray) -> Path:
+def store(
+    path: Path, array: np.ndarray, affine: np.ndarray | None = AFFINE, units: str = "mm", **forms: np.ndarray
+) -> Path:  # fmt: skip
     """Write a NIfTI file as a foreign tool would."""
     path.parent.mkdir(parents=True, exist_ok=True)
     found = nib.Nifti1Image(array, affine, dtype=array.dtype)
@@ -33,6 +35,7 @@ def store(path: Path, array: np.ndarray, affine: np.ndarray | None = AFFINE, **f
         found.header.set_sform(forms["sform"], 1)
     if "qform" in forms:
         found.header.set_qform(forms["qform"], 1)
+    found.header.set_xyzt_units(units)
     found.to_filename(path)
     return path
 
@@ -125,6 +128,9 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "nan affine": (lambda p: store(p, image(), None, sform=np.full((4, 4), np.nan)), "singular_affine"),
     "sheared": (lambda p: store(p, image(), None, sform=SHEARED), "sheared_affine"),
     "forms": (lambda p: store(p, image(), None, sform=AFFINE, qform=np.diag([1, 1, 1, 1.0])), "form_conflict"),
+    "metres": (lambda p: store(p, image(), AFFINE, units="meter"), "units"),
+    "micrometres": (lambda p: store(p, image(), units="micron"), "units"),
+    "nowhere": (lambda p: store(p, image(), None), "no_orientation"),
     "far apart": (lambda p: store(p, image(), np.diag([1, 1, 25, 1.0])), "spacing_too_large"),
     "four dimensions": (lambda p: store(p, image(0, np.int16, (6, 5, 4, 2))), "dimensions"),
     "two dimensions": (lambda p: store(p, image(0, np.int16, (6, 5))), "dimensions"),
