@@ -21,6 +21,7 @@ from redraft.config.schema import Limits
 from redraft.errors import StorageError
 from redraft.files import atomic_path, sweep_partials
 from redraft.security.pseudonyms import Pseudonyms
+from redraft.sources.names import ASIDE, NIFTI
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -35,7 +36,6 @@ _LARGEST_HEADER = _CHUNK
 # Images seldom pack better than 1:5, an empty mask 1:1000; small archives are never bombs.
 _RATIO = 200
 _RATIO_FROM = 256 * _CHUNK
-_ASIDE = re.compile(r"^(DICOMDIR|SHA256SUMS|SOURCE\.md|\..*)$")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 # Stored and deflated: the other methods are rare, and their decoders take what memory the member asks for.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -327,9 +327,9 @@ def _packed(data: bytes) -> bool:
 def _unfit(name: str) -> str | None:
     """The rule by which a member is not opened, by what its name says it is."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
-    if _ASIDE.match(base):
+    if ASIDE.match(base):
         return "not_an_image"
-    if base.lower().endswith((".nii", ".nii.gz")):
+    if base.lower().endswith(NIFTI):
         return "archive_nifti"
     return "archive_nested" if is_archive(base) else None
 

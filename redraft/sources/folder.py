@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,10 @@ from redraft.errors import ServiceError
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.sources.archives import is_archive
 from redraft.sources.index import Seen, SourceIndex
-from redraft.sources.names import NIFTI, is_label_file, nifti_stem
+from redraft.sources.names import ASIDE, NIFTI, is_label_file, nifti_stem
 from redraft.sources.protocol import Offer
 from redraft.sources.unpacked import Held, Unpacked
 
-# What lies beside images in every archive, and is no image.
-ASIDE = re.compile(r"^(DICOMDIR|SHA256SUMS|SOURCE\.md|\..*)$")
 # Headers are read in batches of this many files: large enough to cost no time, small enough to be read again singly.
 BATCH = 64
 

@@ -1,4 +1,4 @@
-"""What NIfTI file names say: which exam a file belongs to, and whether it holds labels."""
+"""What file names say: which exam a NIfTI file belongs to, whether it holds labels, and what is no image at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import PurePath
 
 NIFTI = (".nii", ".nii.gz")
+# What lies beside images in every archive, and is no image.
+ASIDE = re.compile(r"^(DICOMDIR|SHA256SUMS|SOURCE\.md|\..*)$")
 LABEL_FOLDERS = re.compile(r"^labels?(Tr|Ts)?$", re.IGNORECASE)
 
 

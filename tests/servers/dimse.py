@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from redraft.security.keys import KeyRing
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.sources.dimse import DimseSource
 from redraft.sources.protocol import SourceContext
+from tests.servers.certificates import Authority
 
 PATIENT = "LEAKY^JANE"
 NAMES = Pseudonyms(KeyRing.published_demo())
@@ -140,20 +140,9 @@ def answer(association: Any) -> int | None:
 
 def certificates(folder: Path) -> Path:
     """A certificate authority and two certificates signed by it: `server` (for localhost) and `client`, as PEM."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def openssl(*args: str) -> None:
-        subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test CA")
+    authority = Authority(folder)
     for name in ("server", "client"):
-        (folder / f"{name}.ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-        openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem",
-        )  # fmt: skip
+        authority.issue(name)
     return folder
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from redraft.config.sources import DicomWebSource as Section
 from redraft.errors import TransferError
 from redraft.files import sweep_partials
+from redraft.sources.announced import not_as_announced
 from redraft.sources.dicomweb import qido, stow
 from redraft.sources.dicomweb.multipart import BrokenOff, Malformed
 from redraft.sources.dicomweb.session import Busy, Refusal, answering, check, open_session
@@ -160,7 +161,7 @@ class DicomWebSource:
     def fetch(self, offer: Offer, folder: Path) -> Sequence[Path]:
         """Bring one series; see Source. In memory is a piece of one instance.
 
-        TransferError has rule ``incomplete_transfer`` or ``foreign_instances`` and measures `expected` and `received`
+        TransferError has rule ``incomplete_transfer`` or ``foreign_instances`` and measures `announced` and `arrived`
         instances (and `http_status` where the server refused one).
         """
         handle: _Series = offer.handle
@@ -188,12 +189,11 @@ class DicomWebSource:
         except NotNow as failure:
             raise gave_up(self.name, failure, self._section.retry) from None
         if arrival.foreign:
-            raise TransferError(
-                f"With series {offer.series_id} the source {self.name} sent instances of another series.",
-                "Report it to the server's administrator; the next intake asks for the series again.",
-                rule="foreign_instances",
-                measured={"expected": arrival.expected, "received": arrival.received, "foreign": arrival.foreign},
-            )
+            raise not_as_announced(
+                self.name, offer, arrival.expected, arrival.received, rule="foreign_instances",
+                why="instances of another series came", measured={"foreign": arrival.foreign},
+                do="Report it to the server's administrator; the next intake asks for the series again.",
+            )  # fmt: skip
         if arrival.received != arrival.expected or not arrival.expected:
             raise self._incomplete(offer, arrival.expected or offer.files, arrival.received)
         return list(arrival.files.values())
@@ -241,17 +241,13 @@ class DicomWebSource:
             except Malformed:
                 raise Refusal.unclear() from None
 
-    def _incomplete(self, offer: Offer, expected: int, received: int, status: int | None = None) -> TransferError:
-        measured: dict[str, object] = {"expected": expected, "received": received}
-        if status is not None:
-            measured["http_status"] = status
-        return TransferError(
-            f"Series {offer.series_id} of source {self.name} did not arrive as announced: "
-            f"{received} of {expected} instances" + (f" (HTTP {status})." if status else "."),
-            "Look at the series on the server; the next intake asks for it again.",
-            rule="incomplete_transfer",
-            measured=measured,
-        )
+    def _incomplete(self, offer: Offer, announced: int, arrived: int, status: int | None = None) -> TransferError:
+        said = {} if status is None else {"http_status": status}
+        why = "not what was announced came" + (f" (HTTP {status})" if status else "")
+        return not_as_announced(
+            self.name, offer, announced, arrived, why=why, measured=said,
+            do="Look at the series on the server; the next intake asks for it again.",
+        )  # fmt: skip
 
     # -- for segmentations --------------------------------------------------------------------------------------------
     def headers(self, study: str, series: str) -> list[Dataset]:

@@ -16,10 +16,11 @@ from typing import NamedTuple
 from redraft.config.sources import S3Source as Section
 from redraft.digest import sha256_json
 from redraft.errors import TransferError
+from redraft.sources.announced import not_as_announced
 from redraft.sources.archives import ArchiveLimits, is_archive, printable
-from redraft.sources.folder import ASIDE, NIFTI
 from redraft.sources.heads import FIRST_BYTES, MOST_BYTES, judge_bytes, judge_file
 from redraft.sources.index import Seen, SourceIndex
+from redraft.sources.names import ASIDE, NIFTI, is_label_file, nifti_stem
 from redraft.sources.partial import PREFIX
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.s3.bucket import PART, Bucket, Entry
@@ -226,10 +227,8 @@ class S3Source:
         if not self._discovering:
             self._unpacked.clear()
         if len(paths) != offer.files:
-            raise TransferError(
-                "Fewer objects came than were listed.", "The next intake looks again.", rule="instances_missing",
-                measured={"announced": offer.files, "came": len(paths)},
-            )  # fmt: skip
+            do = "The next intake looks again."
+            raise not_as_announced(self.name, offer, offer.files, len(paths), why="not every object came", do=do)
         return paths
 
     def acknowledge(self, offer: Offer, verdicts: Sequence[str]) -> None:
@@ -248,13 +247,9 @@ class S3Source:
         return folder / f"{self._stem(name)}{'.nii.gz' if name.endswith('.gz') else '.nii'}"
 
     def _stem(self, name: str) -> str:
-        from redraft.sources.names import nifti_stem
-
         return self._pseudonyms.place_tag(f"nifti\0{nifti_stem(Path(name))}").hex()
 
     def _nifti(self, entry: Entry) -> Offer:
-        from redraft.sources.names import is_label_file
-
         if entry.cold:
             return self._single(entry, -1, "not_retrievable", "")
         if is_label_file(Path(entry.key)):

@@ -5,7 +5,7 @@ keeps what arrives (Keeper).
 """
 
 from redraft.sources.scp.addresses import addresses_of, plain_address
-from redraft.sources.scp.incoming import Incoming, identity_of
+from redraft.sources.scp.incoming import UID, Incoming, identity_of
 from redraft.sources.scp.listen import MAX_PDU, StorageScp, decodable_syntaxes, quiet_pynetdicom, storage_scp
 from redraft.sources.scp.roles import DOES_NOT_MATCH, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, Gate, Keeper
 from redraft.sources.scp.tls import client_tls, server_tls
@@ -16,6 +16,7 @@ __all__ = [
     "NOT_UNDERSTOOD",
     "OUT_OF_RESOURCES",
     "SUCCESS",
+    "UID",
     "Gate",
     "Incoming",
     "Keeper",

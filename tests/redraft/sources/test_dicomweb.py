@@ -484,7 +484,7 @@ def test_another_number_than_announced_is_refused(
     with pytest.raises(TransferError) as caught:
         source.fetch(offer, spool)
     assert caught.value.rule == "incomplete_transfer" and caught.value.retry
-    assert caught.value.measured == {"expected": number, "received": 32}
+    assert caught.value.measured == {"announced": number, "arrived": 32}
     assert_private(caught.value, phantom[1])
 
 
@@ -506,7 +506,7 @@ def test_instances_that_the_server_never_gives_are_counted(
     offer, exam = one_offer(source, exams)
     with pytest.raises(TransferError) as caught:
         source.fetch(offer, spool)
-    assert caught.value.measured == {"expected": 32, "received": 30, "http_status": 404}
+    assert caught.value.measured == {"announced": 32, "arrived": 30, "http_status": 404}
     assert_whole(source.fetch(offer, spool), exam)
 
 
@@ -525,7 +525,7 @@ def test_instances_of_another_series_are_refused(
     with pytest.raises(TransferError) as caught:
         source.fetch(offer, spool)
     assert caught.value.rule == "foreign_instances"
-    assert caught.value.measured == {"expected": 32, "received": 0, "foreign": 32}
+    assert caught.value.measured == {"announced": 32, "arrived": 0, "foreign": 32}
     assert list(spool.iterdir()) == []
     assert_private(caught.value, phantom[1])
 
@@ -550,7 +550,7 @@ def test_two_contents_of_one_instance_are_refused_and_equal_ones_are_one(
     with pytest.raises(TransferError) as caught:
         source.fetch(offer, tmp_path / "different")
     assert caught.value.rule == "incomplete_transfer"
-    assert caught.value.measured == {"expected": 32, "received": 33}
+    assert caught.value.measured == {"announced": 32, "arrived": 33}
 
 
 @pytest.mark.parametrize(("status", "attempts"), [(403, 1), (404, 1), (406, 1), (500, 4)])
@@ -563,7 +563,7 @@ def test_a_series_that_is_refused_does_not_end_the_source(
     offer, _ = one_offer(source, exams)
     with pytest.raises(TransferError) as caught:
         source.fetch(offer, spool)
-    assert caught.value.measured == {"expected": 32, "received": 0, "http_status": status}
+    assert caught.value.measured == {"announced": 32, "arrived": 0, "http_status": status}
     assert len(proxy.asked(SERIES)) == attempts
     proxy.faults[:] = [Fault(SERIES, -1, status=401)]
     with pytest.raises(ServiceError, match="login"):

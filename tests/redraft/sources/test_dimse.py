@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (
 
 from redraft.config.sources import Wanted
 from redraft.errors import ServiceError, StorageError, TransferError
-from redraft.sources.dimse.source import study_queries
+from redraft.sources.dimse.queries import study_queries
 from redraft.sources.protocol import Offer
 from tests.servers.dimse import NAMES, PATIENT, by_uid, free_port, pacs, port_of, send, sender, series, wait_until
 
