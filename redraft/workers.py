@@ -7,7 +7,9 @@ the caller learns which job was lost and why. Results come in the order of the j
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
+import logging
 import multiprocessing
 import os
 import resource
@@ -16,6 +18,7 @@ import sys
 import time
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -199,6 +202,8 @@ def _serve(pipe: Connection, start: str, args: tuple, memory_mb: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; the pipe's end ends this process
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * _MB, memory_mb * _MB))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's header
+    warnings.simplefilter("ignore")  # libraries' warnings and logs quote the values that they complain about
+    logging.disable()
     answer, work = _answer(lambda _: _load(start)(*args), None, memory_mb), None
     if isinstance(answer[1], Lost):
         answer = ("error", RuntimeError(f"A worker could not start: {answer[1]}"))
@@ -224,12 +229,19 @@ def _answer(work: Callable[[Any], Any], job: Any, memory_mb: int) -> tuple[str, 
     except RedraftError as error:
         return "error", error
     except OSError as error:  # the disk's or the network's, not the job's
-        what = f"A process that reads files failed: {os.strerror(error.errno or 0)}."
+        # Libraries raise it without a number, or with that of a wrong argument, for bytes that they do not like.
+        if error.errno in (None, errno.EINVAL):
+            return "done", _unforeseen(error)
+        what = f"A process that reads files failed: {os.strerror(error.errno)}."
         return "error", StorageError(what, "Check the disk and run the command again; what is in stays.")
     except Exception as error:
-        # What other people's code says may quote a header, so only the kind of the error and the place are kept.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        return "done", Lost("reader_failed", {"error": type(error).__name__, "at": f"{place.name}:{place.lineno}"})
+        return "done", _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> Lost:
+    # What other people's code says may quote a header, so only the kind of the error and the place are kept.
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return Lost("reader_failed", {"error": type(error).__name__, "at": f"{place.name}:{place.lineno}"})
 
 
 @contextlib.contextmanager
