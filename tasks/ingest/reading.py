@@ -1,7 +1,8 @@
 """What a worker does with one series: read it, write it under its pseudonyms, say what became of it.
 
 Runs in a guarded process (redraft.workers) and writes files only: image.nii.gz, then exam.json (an image without it was
-interrupted and does not count), and what leads back to people into the vault. The ledger is the caller's.
+interrupted and does not count), and what leads back to people into the vault. The ledger is the caller's. Images lie
+aside until their whole job is done: of a job that is lost nothing is in data/, where everything is published.
 """
 
 from __future__ import annotations
@@ -87,9 +88,22 @@ class Reader:
         self._pseudonyms = Pseudonyms(project.keys)
         self._deid = Deidentifier.of(setup.config, self._pseudonyms)
         self._vault = Vault(project.vault_dir, project.keys)
+        self._aside: list[tuple[Path, str]] = []  # images of the job at hand, and the text of their exam.json
 
     def read(self, job: Job) -> list[Receipt]:
         """Receipts of one job: one, or one per volume where a series holds several."""
+        self._aside = []
+        try:
+            receipts = self._receipts(job)
+            for image, text in self._aside:
+                os.replace(_beside(image), image)
+                write_text(image.with_name("exam.json"), text)
+        finally:
+            for image, _ in self._aside:
+                _beside(image).unlink(missing_ok=True)
+        return receipts
+
+    def _receipts(self, job: Job) -> list[Receipt]:
         if job.kind == "label":
             return [label_receipt(job.paths[0], job.image, self._pseudonyms)]
         return self._nifti(job) if job.kind == "nifti" else self._dicom(job)
@@ -224,8 +238,8 @@ class Reader:
         return self._data / "exams" / exam_id[:2] / exam_id / "image.nii.gz"
 
     def _placed(self, exam_id: str, volume: Volume) -> dict[str, Any]:
-        """Write the image; the fields of the record that tell of it."""
-        image = self._image(exam_id)
+        """Write the image aside; the fields of the record that tell of it."""
+        image = _beside(self._image(exam_id))
         write_volume(image, volume)
         return {
             "shape": list(volume.shape),
@@ -252,5 +266,9 @@ class Reader:
             "slices": slices,
             **({"deid": self._deid.statement(), "header": header} if header else {}),
         }
-        path = self._image(record.exam_id).with_name("exam.json")
-        write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+        self._aside.append((self._image(record.exam_id), json.dumps(content, indent=1, sort_keys=True) + "\n"))
+
+
+def _beside(image: Path) -> Path:
+    """Where an image lies until its job is done; by its name part of no dataset, and swept with other partial files."""
+    return image.with_name(f".partial-{image.name}")

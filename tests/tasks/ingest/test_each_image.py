@@ -11,9 +11,13 @@ from typing import Any
 import pydicom
 import pytest
 
+from redraft.dicom import series as series_module
 from redraft.project import Project
 from redraft.segmentation.exam import ExamGeometry
+from redraft.sources.selection import Selection
 from tasks.ingest.admit import take_in
+from tasks.ingest.jobs import Job, Setup
+from tasks.ingest.reading import reader
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
 
@@ -92,3 +96,32 @@ def test_resampled_slices_are_no_images_even_where_they_nearly_are(
     (record,) = records(place)
     assert record["shape"][2] == len(record["slices"]["instances"]) == 4
     assert not ExamGeometry.of(record).on_grid
+
+
+def test_of_a_lost_series_nothing_is_published(
+    project: Callable[..., Project], offered: Path, add: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second volume asks for too much memory when the first is written: the series is refused, data/ is empty."""
+    place = project()
+    stack, calls = series_module.stack, []
+
+    def short_of_memory(frames: Any) -> Any:
+        calls.append(len(frames))
+        if len(calls) == 2:
+            raise MemoryError
+        return stack(frames)
+
+    def change(dataset: pydicom.Dataset, k: int) -> None:
+        dataset.ImagePositionPatient = [0, 0, 3 * (k % 2)]
+        dataset.EchoNumbers = 1 + k // 2
+
+    paths = tuple(add("series", change))
+    monkeypatch.setattr(series_module, "stack", short_of_memory)
+    job = Job("0" * 20, "folder", "dicom", paths, Selection())
+    with pytest.raises(MemoryError):
+        reader(Setup.of(place))(job)
+    assert calls == [2, 2]
+    assert not [path for path in (place.data / "exams").rglob("*") if path.is_file()]
+    assert len(reader(Setup.of(place))(job)) == 2
+    assert len(list((place.data / "exams").rglob("image.nii.gz"))) == len(records(place)) == 2
+    assert not list(place.data.rglob(".partial-*"))

@@ -86,7 +86,8 @@ def folder(offered: Path, add: Callable) -> Path:
 @pytest.mark.parametrize(
     "kills",
     [
-        [("rename", 4)],  # an image without its exam.json
+        [("rename", 4)],  # in the middle of an exam: an image that lies aside, or without its exam.json
+        [("rename", 5)],
         [("commit", 3)],  # files whose exams no table knows
         [("rename", 13), ("rename", 6), ("commit", 2)],  # again and again, on what the last one left
         [("rename", 22), ("commit", 4)],
