@@ -62,19 +62,22 @@ def take_in(
         intake = Intake(
             setup, index, project.vault_dir / "spool", project.config.splits.external, _rules(project), workers,
             config.limits.seconds, config.limits.memory_mb,
+            frozenset(row["receipt_id"] for row in project.ledger.rows("receipt")),
         )  # fmt: skip
+        places = _places(project, paths, index, workers)
         receipts: list[Receipt] = []
         batch: list[Settled] = []
         try:
-            for settled in intake.run(_places(project, paths, index, workers)):
+            for settled in intake.run(places):
                 receipts += settled.receipts
                 progress(len(receipts))
                 batch.append(settled)
                 if len(batch) >= BATCH:
-                    _settle(project, intake, batch, now, actor)
-                    batch = []
+                    full, batch = batch, []  # one that fails is not recorded a second time below
+                    _settle(project, intake, full, now, actor)
         finally:
             _settle(project, intake, batch, now, actor)
+        intake.tidy(places, alone=paths is None)
     finally:
         index.close()
     _draw(project, now, actor)

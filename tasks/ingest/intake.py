@@ -59,6 +59,8 @@ class Intake:
         Folder outside of the project where fetched series lie until they are on record.
     rules : str
         Digest of everything that decides a verdict; refused series are judged again when it changes.
+    recorded : frozenset of str, optional
+        Receipts (ids) that the ledger has; what the index remembers beyond them is read again.
     """
 
     setup: Setup
@@ -69,7 +71,9 @@ class Intake:
     workers: int
     seconds: float
     memory_mb: int
+    recorded: frozenset[str] | None = None
     failures: list[RedraftError] = field(default_factory=list)
+    _failed: set[str] = field(default_factory=set)
     _fresh: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def run(self, places: Sequence[Place]) -> Iterator[Settled]:
@@ -87,13 +91,22 @@ class Intake:
     def settle(self, settled: Settled) -> None:
         """Call when the receipts of an offer are on record."""
         place, offer = settled.place, settled.offer
+        # Before the index: a source that could not be told (its disk is full) offers it again, and it is told then.
+        place.source.acknowledge(offer, [receipt.verdict for receipt in settled.receipts])
         if settled.known:
             return
+        shutil.rmtree(self._folder(place, offer), ignore_errors=True)
         if settled.final and offer.refused is None:
             kept = [receipt.record() for receipt in settled.receipts]
             self.index.settle(offer.series_id, offer.version, self._rules(place), kept)
-        place.source.acknowledge(offer, [receipt.verdict for receipt in settled.receipts])
-        shutil.rmtree(self._folder(place, offer), ignore_errors=True)
+
+    def tidy(self, places: Sequence[Place], *, alone: bool) -> None:
+        """Remove what killed intakes left in the spool of sources that were looked through whole: nobody will come back
+        for a series that is offered otherwise now. `alone`: these are all sources there are."""
+        looked = {place.source.name for place in places} - self._failed
+        for folder in self.spool.iterdir() if self.spool.is_dir() else ():
+            if folder.name in looked or (alone and folder.name not in self._failed):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _pass(
         self, workers: Workers[_Work, Job, list[Receipt]], offers: Iterator[tuple[Place, Offer]]
@@ -123,6 +136,7 @@ class Intake:
                         yield place, offer
             except ServiceError as error:
                 self.failures.append(error)
+                self._failed.add(place.source.name)
 
     def _works(self, offers: Iterator[tuple[Place, Offer]]) -> Iterator[_Work]:
         """Offers as work: judged at once where nothing needs to be read, else fetched."""
@@ -148,6 +162,7 @@ class Intake:
             except ServiceError as error:
                 self.failures.append(error)
                 dead.add(place.source.name)
+                self._failed.add(place.source.name)
                 continue
             kind = job_kind(paths[0]) if len(paths) == 1 else "dicom"
             if kind == "label":
@@ -177,9 +192,10 @@ class Intake:
                 verdict, rule = "duplicate", "known"
             elif rules != self._rules(place):
                 return None
-            receipts.append(
-                Receipt(record["series"], verdict, rule, record["files"], record["exam_id"], record["measured"])
-            )
+            receipt = Receipt(record["series"], verdict, rule, record["files"], record["exam_id"], record["measured"])
+            if verdict != "duplicate" and self.recorded is not None and receipt.receipt_id("") not in self.recorded:
+                return None  # the same: a ledger from a backup may have lost it
+            receipts.append(receipt)
         return Settled(place, offer, tuple(receipts), known=True)
 
     def _work(
