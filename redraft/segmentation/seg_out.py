@@ -90,6 +90,8 @@ def build_seg(
             pixel_measures=hd.PixelMeasuresSequence([spacing[1], spacing[0]], spacing[2], spacing[2]),
             plane_orientation=hd.PlaneOrientationSequence(hd.CoordinateSystemNames.PATIENT, orientation),
             plane_positions=[hd.PlanePositionSequence(hd.CoordinateSystemNames.PATIENT, item) for item in positions],
+            # An empty draft is all frames; asked to leave them out, highdicom would say so on the terminal.
+            omit_empty_frames=bool(numbers.any()),
         )
     finished = _refer(Dataset(dataset), exam, positions)
     finished.PixelData = _packed(finished, numbers, positions)
