@@ -22,6 +22,7 @@ RedraftError                     carries code, what happened, what to do, whethe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,7 +94,11 @@ class ExamError(RedraftError):
     def __init__(self, what: str, do: str = "", *, rule: str, measured: Mapping[str, object] | None = None):
         super().__init__(what, do, code=f"{self.code}.{rule}")
         self.rule = rule
-        self.measured = dict(measured or {})
+        # What is no number in JSON is told as text: a record that cannot be written would end the batch.
+        self.measured = {
+            name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in (measured or {}).items()
+        }
 
 
 class SetAside(ExamError):

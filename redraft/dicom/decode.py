@@ -55,7 +55,9 @@ class PixelSource:
         if place is None or place[2] == 0:
             raise ReadError("A file of the series has no pixels.", AGAIN, rule="no_pixels")
         self.wide = place[0] != b"OB"
-        widths = self.bits in (8, 16, 32) and 0 < self.stored_bits <= self.high + 1 <= self.bits
+        # The high bit is the last stored one in CT, MR and PET (PS3.3 C.8.2.1.1, C.8.3.1.1); where it is not, some
+        # readers shift the values and others do not.
+        widths = self.bits in (8, 16, 32) and 0 < self.stored_bits == self.high + 1 <= self.bits
         if not widths or sign not in (0, 1):
             measured: dict[str, object] = {"allocated": self.bits, "stored": self.stored_bits, "high": self.high}
             raise ReadError("A slice's pixels are of no known kind.", AGAIN, rule="undecodable", measured=measured)

@@ -308,6 +308,8 @@ def _header(file: File) -> Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
             dataset = pydicom.dcmread(BytesIO(file.header))
+            for _ in dataset.iterall():  # values are converted when they are asked for: now, where it can be refused
+                pass
             for keyword, value in (("SOPClassUID", file.sop_class), ("SOPInstanceUID", file.sop_instance)):
                 if not dataset.get(keyword):
                     setattr(dataset, keyword, value)

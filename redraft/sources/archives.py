@@ -231,7 +231,7 @@ def _zip(stream: IO[bytes], size: int, limits: ArchiveLimits, out: _Out) -> Iter
         overlapping = _overlapping(members, archive.start_dir)
     for number, info in enumerate(members):
         name = info.orig_filename  # `filename` is cut at a zero byte
-        if info.is_dir() or (name.endswith("\\") and not info.file_size):
+        if info.filename.endswith("/") or (name.endswith("\\") and not info.file_size):
             continue
         rule = out.misplaced(name) or _zip_kind(info, number in overlapping) or _unfit(name)
         if rule is not None:

@@ -96,13 +96,15 @@ def _placed(header: nib.Nifti1Header) -> None:
 
 
 def _forms_agree(header: nib.Nifti1Header, volume: Volume) -> None:
-    sform, s_code = header.get_sform(coded=True)
-    qform, q_code = header.get_qform(coded=True)
-    if not s_code or not q_code:
+    if not int(header["sform_code"]) or not int(header["qform_code"]):
         return
+    try:
+        sform, qform = header.get_sform(), header.get_qform()
+    except ValueError:  # the quaternion is none
+        raise GeometryError("The q-form is no rotation.", "Export it again.", rule="form_conflict") from None
     corner = np.array([*volume.shape, 1.0])
     shift = float(max(np.abs((sform - qform) @ corner).max(), np.abs((sform - qform)[:, 3]).max()))
-    if shift > FORM_CONFLICT_MM:
+    if not shift <= FORM_CONFLICT_MM:  # also where it is no number
         measured: dict[str, object] = {"shift_mm": round(shift, 3)}
         raise GeometryError("q-form and s-form place the voxels differently.", rule="form_conflict", measured=measured)
 

@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from redraft import errors
-from redraft.errors import ExamError, GeometryError, LabelError, ReadError, RedraftError, TransferError
+from redraft.errors import ExamError, GeometryError, LabelError, ReadError, RedraftError, SetAside, TransferError
 
 ALL = sorted(
     (value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, RedraftError)),
@@ -69,7 +69,7 @@ def test_only_usage_ends_with_exit_code_two() -> None:
 
 def test_one_except_clause_catches_bad_exams() -> None:
     """A batch goes on after any error of one exam, and only after those."""
-    assert set(EXAM) == {ExamError, GeometryError, ReadError, TransferError, LabelError}
+    assert set(EXAM) == {ExamError, GeometryError, ReadError, SetAside, TransferError, LabelError}
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -79,3 +79,9 @@ def test_errors_survive_the_way_between_processes(kind: type[RedraftError], way)
     error = make(kind)
     back = way(error)
     assert type(back) is kind and vars(back) == vars(error) and str(back) == str(error) and back.args == error.args
+
+
+def test_measured_values_can_be_recorded() -> None:
+    """A record of what is no number in JSON could not be written, and would end the batch."""
+    error = GeometryError("Bad.", rule="r", measured={"shift_mm": float("inf"), "x": float("nan"), "y": 1.5})
+    assert error.measured == {"shift_mm": "inf", "x": "nan", "y": 1.5}
