@@ -7,30 +7,27 @@ object that names them exists in memory only: it is sent, and never written into
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import numpy as np
-from pydicom.dataset import Dataset
-
-from redraft.dicom.geometry import DUPLICATE_MM, ORIENTATION_TOLERANCE
 from redraft.errors import ConfigError, ExamError, IntegrityError, RedraftError, ServiceError, UsageError
-from redraft.segmentation.exam import ExamGeometry
+from redraft.originals import resolve
 from redraft.segmentation.export import Item, geometry
-from redraft.segmentation.origin import FRAME, PATIENT_AND_STUDY, Naming, require_codes
+from redraft.segmentation.origin import Naming, require_codes
 
 if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
     from redraft.config.sources import DicomWebSource as Section
     from redraft.project import Project
-    from redraft.security.pseudonyms import Pseudonyms
 
 SENDING, SENT = "export.sending", "export.sent"
-# A server that is silent to as many exams one after the other is not asked for the rest: each costs all its attempts.
+# A server that is silent so often in a row is not asked again: each time costs all its attempts.
 SILENT = 2
+
+T = TypeVar("T")
 
 
 class Server(Protocol):
@@ -39,6 +36,8 @@ class Server(Protocol):
     def headers(self, study: str, series: str) -> list[Dataset]: ...
 
     def store(self, datasets: Sequence[Dataset]) -> Sequence[Any]: ...
+
+    def holds(self, study: str, series: str, instance: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,6 @@ class Sent:
     sop_instance: str | None
     rule: str | None = None
     why: str = ""
-
-
-@dataclass(frozen=True)
-class Originals:
-    """The images that an exam was made from, found and compared: the exam under their names, and their header."""
-
-    exam: ExamGeometry
-    header: Dataset
 
 
 def send(
@@ -87,33 +78,31 @@ def send(
     if not by.strip() or not reason.strip():
         raise UsageError("An export to a PACS needs who sends it and why.", "Give --by and --reason.")
     require_codes(project.config.structures)
-    server = (open_server or _open)(project, _section(project, to))
+    servers = _Servers(project, to, open_server or _open)
     links = list(project.vault.links("series"))
-    return _send_all(project, items, to, by, reason, clock, server, links)
+    return _send_all(project, items, to, by, reason, clock, servers, links)
 
 
 def _send_all(
     project: Project, items: Sequence[Item], to: str, by: str, reason: str, clock: Callable[[], datetime],
-    server: Server, links: Sequence[Mapping[str, Any]],
+    servers: _Servers, links: Sequence[Mapping[str, Any]],
 ) -> Iterator[Sent]:  # fmt: skip
     from redraft.segmentation.seg_out import build_seg
 
     pseudonyms = project.pseudonyms
-    silent = 0
     for item in items:
-        if silent >= SILENT:
+        if servers.target.silent:
             yield Sent(item.exam_id, False, None, "service.unreachable", "Not tried: the server does not answer.")
             continue
         try:
             exam = geometry(project, item.exam_id)
-            found = resolve(exam, links, pseudonyms, server)
+            found = resolve(exam, links, pseudonyms, servers.of)
             naming = Naming(lambda *parts: pseudonyms.uid("\x00".join(map(str, ("export", *parts)))))
             labels = item.labels()
             dataset = build_seg(
                 labels, found.exam, project.config.structures, item.origin, header=found.header, naming=naming
             )
         except (ExamError, IntegrityError, ServiceError) as error:
-            silent = silent + 1 if error.code == "service.unreachable" else 0
             yield Sent(item.exam_id, False, None, error.code, error.what)
             continue
         instance = pseudonyms.uid(str(dataset.SOPInstanceUID))
@@ -123,171 +112,90 @@ def _send_all(
         }  # fmt: skip
         with project.ledger.tx(f"export:{by}", clock()) as tx:
             tx.event(SENDING, record)
-        try:
-            (answer,) = server.store([dataset])
-            sent = Sent(item.exam_id, bool(answer.ok), instance, None if answer.ok else "refused", str(answer.why))
-            silent = 0
-        except RedraftError as error:
-            sent = Sent(item.exam_id, False, instance, error.code, error.what)
-            silent = silent + 1 if error.code == "service.unreachable" else 0
+        rule, why = _store(servers.target, dataset)
         with project.ledger.tx(f"export:{by}", clock()) as tx:
-            tx.event(SENT, {**record, "ok": sent.ok, "rule": sent.rule})
-        yield sent
+            tx.event(SENT, {**record, "ok": rule is None, "rule": rule})
+        yield Sent(item.exam_id, rule is None, instance, rule, why)
 
 
-def resolve(
-    exam: ExamGeometry, links: Sequence[Mapping[str, Any]], pseudonyms: Pseudonyms, server: Server
-) -> Originals:
-    """The originals of an exam: from the folder that its link names, else from the server.
-
-    Raises
-    ------
-    IntegrityError
-        Code integrity.originals: they are not found, or are not the ones that the exam was made from.
-    ServiceError
-        The server did not say whether it has them, and no folder does.
-    ReadError
-        Rule exam_record: the exam's record does not name its study and series.
-    """
-    exam.complete()
-    named = [link["identity"] for link in links if _is_of(link["identity"], exam, pseudonyms)]
-    if not named:
-        raise _missing(exam, "the vault has no link for its series")
-    different: IntegrityError | None = None
-    silent: ServiceError | None = None
-    for identity in named:
-        try:
-            for headers in _places(identity, server):
-                try:
-                    return compare(exam, headers, pseudonyms)
-                except IntegrityError as error:  # another place may still have them as they were
-                    different = different or error
-        except ServiceError as error:  # the folder of another link may have them
-            silent = silent or error
-    raise silent or different or _missing(exam, "neither its folder nor the server has them")
-
-
-def compare(exam: ExamGeometry, headers: Sequence[Dataset], pseudonyms: Pseudonyms) -> Originals:
-    """Check that headers are those of the exam's images: identities, places and frame of reference, one by one.
-
-    Raises IntegrityError (code integrity.originals) for the first difference; no clear value is in it.
-    """
-    by_uid = {pseudonyms.uid(str(header.get("SOPInstanceUID", ""))): header for header in headers}
-    _, _, sop_class = exam.complete()
-    originals = []
-    for plane in exam.images:
-        header = by_uid.get(plane.uid)
-        if header is None:
-            raise _different(exam, "an image is missing")
-        position, orientation = _place(header, plane.frame)
-        if len(position) != 3 or np.abs(np.subtract(position, plane.position_lps)).max() > DUPLICATE_MM:
-            raise _different(exam, "an image lies elsewhere")
-        if exam.on_grid and (
-            len(orientation) != 6
-            or np.abs(np.subtract(orientation, exam.orientation_lps)).max() > ORIENTATION_TOLERANCE
-        ):
-            raise _different(exam, "an image is oriented otherwise")
-        if str(header.get("SOPClassUID", "")) != sop_class:
-            raise _different(exam, "an image is of another SOP class")
-        if pseudonyms.uid(str(header.get("FrameOfReferenceUID", ""))) != exam.frame_of_reference:
-            raise _different(exam, "an image has another frame of reference")
-        originals.append(header)
-    first = originals[0]
-    study, series = str(first.get("StudyInstanceUID", "")), str(first.get("SeriesInstanceUID", ""))
-    patient = str(first.get("PatientID") or "") or study
-    if (pseudonyms.uid(study), pseudonyms.uid(series)) != (exam.study, exam.series):
-        raise _different(exam, "study or series differ")
-    if pseudonyms.subject_id(patient) != exam.subject_id:
-        raise _different(exam, "the patient differs")
-    header = Dataset()
-    for name in (*PATIENT_AND_STUDY, *FRAME):
-        if name in first:
-            header[name] = first[name]
-    named = exam.named(
-        study=study, series=series, sop_class=sop_class, frame_of_reference=str(first.FrameOfReferenceUID),
-        originals=[str(original.SOPInstanceUID) for original in originals],
-    )  # fmt: skip
-    return Originals(named, header)
-
-
-def _is_of(identity: Mapping[str, Any], exam: ExamGeometry, pseudonyms: Pseudonyms) -> bool:
-    """By the series' own pseudonymous UID: several exams (4D, echoes) may come from one series."""
-    uid = str(identity.get("SeriesInstanceUID") or "")
-    return bool(uid) and pseudonyms.uid(uid) == exam.series
-
-
-def _places(identity: Mapping[str, Any], server: Server) -> Iterator[list[Dataset]]:
-    """Headers of a series, from each place that may have them."""
-    series, study = str(identity["SeriesInstanceUID"]), str(identity.get("StudyInstanceUID") or "")
-    if identity.get("folder"):
-        headers = _from_folder(Path(str(identity["folder"])), series)
-        if headers:
-            yield headers
-    if headers := server.headers(study, series):
-        yield headers
-
-
-def _from_folder(folder: Path, series: str) -> list[Dataset]:
-    import pydicom
-
-    from redraft.dicom.scan import files_below
-
-    found = []
-    if not folder.is_dir():
-        return []
-    for path in files_below([folder]):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they quote values
-                header = pydicom.dcmread(path, stop_before_pixels=True)
-                if str(header.get("SeriesInstanceUID", "")) == series:
-                    found.append(header)
-        except Exception:  # no DICOM, or damaged: what lacks is told when originals are compared
-            continue
-    return found
-
-
-def _place(header: Dataset, frame: int | None) -> tuple[list[float], list[float]]:
-    """Position and orientation of an image, or of one frame (from one) of a multi-frame object."""
+def _store(server: _Bounded, dataset: Dataset) -> tuple[str | None, str]:
+    """Store an object and look it up; the rule by which it is not there (None when it is), and why."""
+    stored = False
     try:
-        if frame is None:
-            position, orientation = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
-        else:
-            own = header.PerFrameFunctionalGroupsSequence[frame - 1]
-            shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-            position, orientation = (
-                (own if sequence in own else shared)[sequence].value[0].get(name)
-                for sequence, name in (
-                    ("PlanePositionSequence", "ImagePositionPatient"),
-                    ("PlaneOrientationSequence", "ImageOrientationPatient"),
-                )
-            )
-        return [float(v) for v in position or ()], [float(v) for v in orientation or ()]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        return [], []
+        (answer,) = server.store([dataset])
+        if not answer.ok:
+            return "refused", str(answer.why)
+        stored = True
+        if server.holds(dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID):
+            return None, str(answer.why)
+    except RedraftError as error:
+        return error.code, f"It took the object, but does not say whether it has it: {error}" if stored else error.what
+    return "not_kept", (
+        "It answers that it stored the object, but has none in the exam's study: a filter or rule of its own has "
+        "dropped or moved it. Ask its administrator; sending again does no harm."
+    )
 
 
-def _missing(exam: ExamGeometry, why: str) -> IntegrityError:
-    return IntegrityError(
-        f"The original images of exam {exam.exam_id} are not found: {why}.",
-        "Make their folder or server reachable; exams from NIfTI have none.", code="integrity.originals",
-    )  # fmt: skip
+class _Servers:
+    """The server that segmentations go to, and those that exams came from; each opened once."""
+
+    def __init__(self, project: Project, to: str, open_server: Callable[[Project, Section], Server]):
+        self._project, self._open = project, open_server
+        self._sections = _sections(project)
+        if to not in self._sections:
+            known = ", ".join(self._sections) or "none"
+            what = f"project.yaml has no DICOMweb source `{to}`."
+            raise ConfigError(what, f"DICOMweb sources of ingest.sources: {known}.")
+        self._opened: dict[str, _Bounded] = {}
+        self.target = self._named(to)
+
+    def of(self, source: str) -> Iterable[Server]:
+        """Where to look for the originals of a series that came from `source`: there, then where they go."""
+        own = self._named(source) if source in self._sections else self.target
+        return dict.fromkeys([own, self.target])
+
+    def _named(self, name: str) -> _Bounded:
+        if name not in self._opened:
+            self._opened[name] = _Bounded(name, self._open(self._project, self._sections[name]))
+        return self._opened[name]
 
 
-def _different(exam: ExamGeometry, why: str) -> IntegrityError:
-    what = f"The images found for exam {exam.exam_id} are not the ones that it was made from: {why}."
-    return IntegrityError(what, "Nothing was sent of it.", code="integrity.originals")
+class _Bounded:
+    """A server that is asked no more once it was silent `SILENT` times in a row."""
+
+    def __init__(self, name: str, server: Server):
+        self._name, self._server, self._times = name, server, 0
+
+    @property
+    def silent(self) -> bool:
+        return self._times >= SILENT
+
+    def headers(self, study: str, series: str) -> list[Dataset]:
+        return self._ask(lambda: self._server.headers(study, series))
+
+    def store(self, datasets: Sequence[Dataset]) -> Sequence[Any]:
+        return self._ask(lambda: self._server.store(datasets))
+
+    def holds(self, study: str, series: str, instance: str) -> bool:
+        return self._ask(lambda: self._server.holds(study, series, instance))
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        if self.silent:
+            what = f"The source {self._name} does not answer."
+            raise ServiceError(what, "Export again when it does.", code="service.unreachable")
+        try:
+            answer = call()
+        except ServiceError as error:
+            self._times = self._times + 1 if error.code == "service.unreachable" else 0
+            raise
+        self._times = 0
+        return answer
 
 
-def _section(project: Project, name: str) -> Section:
+def _sections(project: Project) -> dict[str, Section]:
     from redraft.config.sources import DicomWebSource
 
-    found = [s for s in project.config.ingest.sources if isinstance(s, DicomWebSource)]
-    for section in found:
-        if section.name == name:
-            return section
-    known = ", ".join(section.name for section in found) or "none"
-    raise ConfigError(f"project.yaml has no DICOMweb source `{name}`.", f"DICOMweb sources of ingest.sources: {known}.")
+    return {s.name: s for s in project.config.ingest.sources if isinstance(s, DicomWebSource)}
 
 
 def _open(project: Project, section: Section) -> Server:

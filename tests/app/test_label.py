@@ -14,13 +14,16 @@ import pytest
 
 from redraft.create import create_project
 from redraft.digest import sha256_file
+from redraft.errors import RedraftError, ServiceError
+from redraft.gateway import _open, _Servers
 from redraft.ledger import AssignmentState, move_assignment
+from redraft.originals import resolve
 from redraft.phantom.write import draw_exam, write_phantom
 from redraft.project import Project
 from redraft.segmentation.export import geometry
 from redraft.segmentation.read import read_segmentation
 from redraft.volumes import read_volume, write_volume
-from tests.servers.orthanc import Orthanc
+from tests.servers.orthanc import Orthanc, running_orthanc
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
 SHAPE, SPACING = (48, 40, 16), (7.2, 7.2, 12.0)
@@ -297,3 +300,60 @@ def test_a_pacs_that_does_not_say_is_told_from_one_that_has_lost_the_originals(
     rule = {"down": "service.unreachable", "login": "service.refused", "gone": "integrity.originals"}[what]
     sent = json.loads(answer.out)["sent"]
     assert answer.code == 1 and [row["rule"] for row in sent] == [rule] * 2 and events(with_pacs) == []
+
+
+def test_a_success_that_keeps_nothing_is_no_success(
+    with_pacs: Project, orthanc: Orthanc, redraft, tmp_path: Path
+) -> None:
+    """A server whose filter drops segmentations and answers success: each is reported, and on record as not sent."""
+    script = tmp_path / "filter.lua"
+    script.write_text("function ReceivedInstanceFilter(dicom, origin) return dicom.Modality ~= 'SEG' end\n")
+    with running_orthanc(tmp_path / "strict", options={"LuaScripts": [str(script)]}) as strict:
+        path = with_pacs.root / "project.yaml"
+        text = path.read_text().replace(orthanc.dicomweb_url + "'", f"{strict.dicomweb_url}', retry: {{attempts: 1}}")
+        path.write_text(text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PACS_USER", strict.user)
+            patch.setenv("PACS_PASSWORD", strict.password)
+            answer = redraft("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by",
+                             "QA", "--reason", "x", "--json")  # fmt: skip
+        assert strict.find("Series", Modality="SEG") == []
+    sent = json.loads(answer.out)["sent"]
+    assert answer.code == 1 and [(row["ok"], row["rule"]) for row in sent] == [(False, "not_kept")] * 2
+    records = [row["payload"] for row in events(with_pacs) if row["kind"] == "export.sent"]
+    assert [(record["ok"], record["rule"]) for record in records] == [(False, "not_kept")] * 2
+
+
+@pytest.mark.parametrize("target", ["empty", "down"])
+def test_originals_are_looked_for_where_the_exam_came_from(
+    target: str, with_pacs: Project, phantom: Path, orthanc: Orthanc, tmp_path: Path
+) -> None:
+    """The folder is gone and the PACS that gets the segmentations never had the images: their own source has them."""
+    path = with_pacs.root / "project.yaml"
+    other = "    - {kind: dicomweb, name: other, url: 'http://127.0.0.1:9'}\n"
+    path.write_text(path.read_text().replace("  sources:\n", "  sources:\n" + other, 1))
+    project = Project.open(with_pacs.root)
+    links = [
+        {"identity": {**link["identity"], "source": "pacs", "folder": str(tmp_path / "gone")}}
+        for link in project.vault.links("series")
+    ]
+    asked = []
+
+    class Other:
+        def headers(self, study: str, series: str) -> list[pydicom.Dataset]:
+            asked.append(series)
+            if target == "down":
+                raise ServiceError("down", code="service.unreachable")
+            return []
+
+    servers = _Servers(
+        project, "other", lambda project, section: Other() if section.name == "other" else _open(project, section)
+    )
+    for number, exam in enumerate(sorted(truths(project, phantom))):
+        found = resolve(geometry(project, exam), links, project.pseudonyms, servers.of)
+        assert project.pseudonyms.uid(found.exam.series) == geometry(project, exam).series
+        elsewhere = [{"identity": {**link["identity"], "source": "closed"}} for link in links]
+        rule = "service.unreachable" if target == "down" else "integrity.originals"
+        with pytest.raises(RedraftError) as caught:
+            resolve(geometry(project, exam), elsewhere, project.pseudonyms, servers.of)
+        assert caught.value.code == rule and len(asked) == (number + 1 if target == "empty" else min(number + 1, 2))

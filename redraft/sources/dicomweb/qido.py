@@ -56,7 +56,7 @@ def is_uid(text: str) -> bool:
 
 
 def queries(wanted: Wanted, accessions: Collection[str]) -> Iterator[dict[str, str]]:
-    """Matching keys whose answers together hold every wanted series (and others: check each with `unwanted`).
+    """Matching keys whose answers together hold every wanted series (and others: check each with `Selection.unmet`).
 
     Descriptions and body parts are left to that check: servers match them by case, a project does not, so that asking
     for them would lose series without a word.
@@ -99,9 +99,7 @@ def pages(search: Callable[[int, int], object], size: int, keyword: str, announc
     seen: set[str] = set()
     offset = 0
     while True:
-        answer = search(size, offset)
-        if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
-            raise Refusal.unclear()
+        answer = data_sets(search(size, offset))
         before = len(seen)
         for one in answer:
             uid = text(one, keyword)
@@ -113,6 +111,13 @@ def pages(search: Callable[[int, int], object], size: int, keyword: str, announc
         if len(seen) == before or (len(answer) < size and len(seen) == announced):
             return
         offset += len(answer)
+
+
+def data_sets(answer: object) -> list[Found]:
+    """An answer, which must be a list of data sets. Raises Refusal."""
+    if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
+        raise Refusal.unclear()
+    return answer
 
 
 def text(found: Found, keyword: str) -> str | None:

@@ -675,6 +675,26 @@ def test_reasons_of_refusal_are_in_words(
         make(password="wrong").store([dataset])
 
 
+def test_what_the_server_holds_is_told_from_what_it_does_not(
+    make: Make, exams: dict[str, Exam], proxied: Callable[..., FaultyProxy]
+) -> None:
+    """An instance that is there, one that shows later, others that never do, and a server that does not say."""
+    exam = next(iter(exams.values()))
+    study, series, uid = exam.header.StudyInstanceUID, exam.header.SeriesInstanceUID, next(iter(exam.paths))
+    assert make().holds(study, series, uid)
+    late = make(proxied(Fault(f"/series/{series}/instances", 2, status=204)).url)
+    assert late.holds(study, series, uid) and late.waits == [1.0, 2.0]  # type: ignore[attr-defined]
+    for asked in ((study, series, "2.25.1"), (study, "2.25.1", uid), ("2.25.1", series, uid)):
+        source = make(retry={"attempts": 2})
+        assert not source.holds(*asked) and source.waits == [1.0]  # type: ignore[attr-defined]
+    down = make("http://127.0.0.1:9", retry={"attempts": 3})
+    with pytest.raises(ServiceError) as caught:
+        down.holds(study, series, uid)
+    assert caught.value.code == "service.unreachable" and down.waits == [1.0, 2.0]  # type: ignore[attr-defined]
+    with pytest.raises(ServiceError, match="does not accept the login"):
+        make(password="wrong").holds(study, series, uid)
+
+
 def test_headers_are_those_of_the_files_without_pixels(make: Make, exams: dict[str, Exam]) -> None:
     """Every attribute of every instance as in the files, but bulk data; of an unknown series none."""
     exam = exams[min(exams)]
