@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
 from redraft.dicom import codecs
 from redraft.dicom.elements import AGAIN, BIG, DEFLATED, IMPLICIT, UNDEFINED, File, pixel_bytes
 from redraft.errors import ReadError
 
 EXPLICIT = "1.2.840.10008.1.2.1"
+STORED_AS_BITS = {str(RLELossless), str(JPEGLSLossless), str(JPEGLSNearLossless)}
 NATIVE = {"", IMPLICIT, EXPLICIT, DEFLATED, BIG}
 PIXEL_DATA = 0x7FE00010
 # What one byte of a compressed image can stand for: RLE packs 128 values into two bytes; the others code a blank image
@@ -134,7 +135,8 @@ class PixelSource:
         if size != (self.rows, self.columns):
             measured = {"pixels": list(size), "declared": [self.rows, self.columns]}
             raise ReadError("A slice's pixels are not of the declared size.", AGAIN, rule="size", measured=measured)
-        return self._cleaned(values) if self.syntax == RLELossless else values
+        # JPEG-LS knows no signed values (ISO 14495-1): decoders leave a negative one what its stored bits are unsigned.
+        return self._cleaned(values) if self.syntax in STORED_AS_BITS else values
 
 
 def syntax_name(uid: str) -> str:
