@@ -49,7 +49,7 @@ def _load(path: Path, model: type[Model]) -> Model:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         what = f"{path.name}:{line}: not valid YAML ({error.problem})."
-        raise ConfigError(what, "Check indentation and quotes.") from error
+        raise ConfigError(what, "Check indentation and quotes.") from None  # the cause quotes the line
     except YAMLError as error:
         raise ConfigError(f"{path.name}: not valid YAML (a character that text cannot hold).", "Remove it.") from error
     except ValueError:  # e.g. 2024-02-31; `from None`: the cause may quote the value
@@ -65,7 +65,8 @@ def _load(path: Path, model: type[Model]) -> Model:
         # A list whose items failed is also reported as too short; only the items' own mistakes help.
         items = [a for a in items if a["type"] != "too_short" or not any(_inside(b["loc"], a["loc"]) for b in items)]
         mistakes = [_explain(path.name, tree, model, item) for item in items]
-        raise ConfigError("\n".join(mistakes), code="config.invalid") from error
+        # `from None`: the cause quotes every value, and tracebacks reach logs.
+        raise ConfigError("\n".join(mistakes), code="config.invalid") from None
 
 
 def _inside(inner: Sequence[str | int], outer: Sequence[str | int]) -> bool:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from redraft.config.base import SecretRef, Section
 from redraft.config.sources import AnySource
@@ -265,16 +265,32 @@ class RateCard(Section):
     source: str
 
 
+def _without_password(value: str) -> str:
+    scheme, is_url, rest = value.partition("://")
+    login, at, _ = (rest if is_url else value).partition("@")
+    # A user alone (git@host) is no secret; over HTTP it may be a token. A path may hold any character.
+    if at and (":" in login or scheme.lower() in ("http", "https")) and (is_url or "/" not in login):
+        raise ValueError(
+            "a literal secret is refused, and this may hold one before its @; leave the login to the program that asks "
+            "(git's credential helper, `dvc remote modify --local`, MLFLOW_TRACKING_PASSWORD, ~/.pgpass)"
+        )
+    return value
+
+
+# A URL or path that is written into project.yaml, and so published.
+Location = Annotated[str, AfterValidator(_without_password)]
+
+
 class Remote(Section):
     """Where data (DVC) and history (git) are published; nothing is pushed where neither is set."""
 
-    dvc: str | None = None
-    git: str | None = None
+    dvc: Location | None = None
+    git: Location | None = None
 
 
 class Services(Section):
-    mlflow: str | None = None  # tracking URI; `.redraft/mlflow.db` when omitted
-    prefect: str | None = None  # API URL; the one `redraft up` started when omitted
+    mlflow: Location | None = None  # tracking URI; `.redraft/mlflow.db` when omitted
+    prefect: Location | None = None  # API URL; the one `redraft up` started when omitted
 
 
 class Security(Section):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -93,6 +95,8 @@ class DicomWebSource(SourceSection):
     url: Url
     basic: Login | None = None
     bearer: SecretRef | None = None
+    # A login that goes to another machine over http:// can be read, and used, by whoever sees it pass.
+    allow_plain_http: bool = False
     tls: Tls = Tls()
     retry: Retry = Retry()
     page: Annotated[int, Field(ge=1, le=10_000)] = 500
@@ -102,6 +106,24 @@ class DicomWebSource(SourceSection):
         if self.basic is not None and self.bearer is not None:
             raise ValueError("give `basic` or `bearer`, not both")
         return self
+
+    @model_validator(mode="after")
+    def _login_unseen(self) -> DicomWebSource:
+        login = self.basic is not None or self.bearer is not None
+        if login and not self.allow_plain_http and self.url.startswith("http:") and not _is_this_machine(self.url):
+            raise ValueError(
+                "a login over http:// can be read on its way: give an https:// url, or set `allow_plain_http: true` "
+                "where you know the network"
+            )
+        return self
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class DimseSource(SourceSection):

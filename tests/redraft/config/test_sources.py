@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from textwrap import indent
 
@@ -72,6 +73,7 @@ def refusal(folder: Path, *sources: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load(folder, *sources)
     assert SECRET not in str(caught.value) and SECRET not in str(caught.value.to_dict())
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
     return caught.value.what
 
 
@@ -92,7 +94,7 @@ def test_every_kind_is_read(tmp_path: Path, kind: str, form: dict[str, str]) -> 
     given_keys = {line.split(":")[0] for line in form[kind].splitlines() if line[0] not in " -" and ":" in line}
     assert source.model_fields_set == given_keys
     if form is MOST:
-        assert set(type(source).model_fields) - given_keys <= {"bearer", "retry", "tls"}
+        assert set(type(source).model_fields) - given_keys <= {"bearer", "retry", "tls", "allow_plain_http"}
         assert source.wanted.model_fields_set == set(type(source.wanted).model_fields)
 
 
@@ -228,3 +230,50 @@ def test_a_url_with_a_password_is_a_literal_secret(tmp_path: Path, kind: str, ke
     source = f"{least}\n{key}: {url.format(SECRET)}"
     said = refusal(tmp_path, source)
     assert f"project.yaml:{line_of(SECRET, source)}: `ingest.sources.0.{key}`" in said
+
+
+LOGINS = ["bearer: {env: A}", "basic: {user: {env: A}, password: {env: B}}"]
+
+
+@pytest.mark.parametrize("login", LOGINS)
+@pytest.mark.parametrize(
+    "host", ["pacs.example", "10.1.4.17:8042", "127.0.0.1.example", "[2001:db8::1]", "localhost.x"]
+)
+def test_a_login_is_not_sent_in_clear_to_another_machine(tmp_path: Path, login: str, host: str) -> None:
+    """Over http:// only where the project says so; https, no login and this very machine need no word."""
+    rest = "kind: dicomweb\nname: pacs\nurl: http://" + host
+    said = refusal(tmp_path, f"{rest}\n{login}")
+    assert "`ingest.sources.0`" in said and "`allow_plain_http: true`" in said
+    assert load(tmp_path, f"{rest}\n{login}\nallow_plain_http: true")[0].url.endswith(host)  # type: ignore[attr-defined]
+    load(tmp_path, rest)
+    load(tmp_path, f"{rest.replace('http:', 'https:')}\n{login}")
+    for here in ("localhost", "127.0.0.1:8042/dicom-web", "127.9.9.9", "[::1]:80"):
+        load(tmp_path, f"{rest.replace(host, here)}\n{login}")
+
+
+@pytest.mark.parametrize(("section", "key"), [("remote", "git"), ("remote", "dvc"), ("services", "mlflow"),
+                                              ("services", "prefect")])  # fmt: skip
+@pytest.mark.parametrize("url", ["https://me:{}@git.example/x", "https://{}@git.example/x", "ssh://me:{}@git.example/x",
+                                 "postgresql://me:{}@db.example/x", "me:{}@git.example:x"])  # fmt: skip
+def test_a_password_in_a_place_to_publish_to_is_refused(tmp_path: Path, section: str, key: str, url: str) -> None:
+    """Every URL of project.yaml, which is published itself: named with its line, and not echoed."""
+    path = tmp_path / "project.yaml"
+    text = text_of("../a") + f"{section}:\n  {key}: {url.format(SECRET)}\n"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    said = caught.value.what
+    assert f"project.yaml:{len(text.splitlines())}: `{section}.{key}`: a literal secret is refused" in said
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["git@git.example:group/x.git", "ssh://git@git.example:22/a@b", "s3://bucket/a@b", "/srv/a:b@c", "../remote",
+            "https://git.example:8443/x", "sqlite:////srv/mlflow.db"],
+)  # fmt: skip
+def test_a_user_alone_and_paths_are_no_secrets(tmp_path: Path, url: str) -> None:
+    """What git, DVC and MLflow take without a password stays as it is written."""
+    path = tmp_path / "project.yaml"
+    path.write_text(text_of("../a") + f"remote: {{git: '{url}', dvc: '{url}'}}\nservices: {{mlflow: '{url}'}}\n")
+    config = load_config(path)
+    assert (config.remote.git, config.remote.dvc, config.services.mlflow) == (url, url, url)
