@@ -258,7 +258,7 @@ def test_overlays_in_unused_bits_are_not_values(series: Callable) -> None:
 
 
 def test_values_above_unused_bits_are_refused(series: Callable) -> None:
-    """Readers disagree whether they are shifted, and CT, MR and PET must not have them: nobody can tell what is meant."""
+    """CT, MR and PET must not have them, and readers disagree whether they are shifted."""
     files = series()
     files.edit(put("HighBit", 15), 1)
     assert refused(files.paths).measured == {"allocated": 16, "stored": 12, "high": 15}
