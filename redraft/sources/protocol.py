@@ -89,6 +89,8 @@ class SourceContext:
         What was seen before; without it everything is read again.
     limits : Limits, optional
         What archives may unpack to; `ingest.limits` as it is when omitted.
+    keep_days : int, optional
+        Days after which originals that were refused go (`security.vault_retention_days`); they stay when omitted.
     """
 
     pseudonyms: Pseudonyms
@@ -97,3 +99,4 @@ class SourceContext:
     inbox: Path
     index: SourceIndex | None = None
     limits: Limits | None = None
+    keep_days: int | None = None

@@ -120,6 +120,7 @@ def _places(project: Project, paths: Sequence[Path] | None, index: SourceIndex, 
         inbox=project.vault_dir / "inbox",
         index=index,
         limits=project.config.ingest.limits,
+        keep_days=project.config.security.vault_retention_days,
     )
     for section in sections:
         if not isinstance(section, FolderSection):

@@ -60,14 +60,23 @@ class InboxSource:
         The inbox, see `inbox_folder`.
     now : function
         Seconds since the epoch, compared with the files' times.
+    keep_days : int, optional
+        How long refused instances stay; for ever when omitted.
     """
 
-    def __init__(self, section: ReceiveSource, folder: Path, now: Callable[[], float] = time.time):
+    def __init__(
+        self, section: ReceiveSource, folder: Path, now: Callable[[], float] = time.time, keep_days: int | None = None
+    ):
         self.name = section.name
         self._folder, self._quiet, self._now = folder, section.quiet_seconds, now
+        self._keep_days = keep_days
 
     def discover(self) -> Iterator[Offer]:
-        """Series that no association holds and in which nothing changed for `quiet_seconds`."""
+        """Series that no association holds and in which nothing changed for `quiet_seconds`.
+
+        Refused instances that are older than `keep_days` go first.
+        """
+        self.purge()
         for leaving in sorted((self._folder / LEAVING).glob("[!.]*.json")):
             self._leave(leaving)  # an earlier intake was killed
         for series in self._series():
@@ -136,6 +145,24 @@ class InboxSource:
             series.rmdir()
         sync_directory(self._folder)
         leaving.unlink(missing_ok=True)
+
+    def purge(self) -> int:
+        """Remove refused instances that arrived more than `keep_days` days ago; how many went."""
+        if self._keep_days is None or not (self._folder / REFUSED).is_dir():
+            return 0
+        oldest, count = self._now() - self._keep_days * 86_400, 0
+        for series in sorted((self._folder / REFUSED).iterdir()):
+            for name, _, arrived in _list(series):
+                if arrived / 1e9 < oldest:
+                    try:
+                        (series / name).unlink(missing_ok=True)
+                    except OSError as error:
+                        what = f"Refused instances in the inbox of {self.name} cannot be removed ({error.strerror})."
+                        raise StorageError(what, "Check the inbox's permissions.") from None
+                    count += 1
+            with contextlib.suppress(OSError):  # younger ones are left
+                series.rmdir()
+        return count
 
     def waiting(self) -> list[Waiting]:
         """Everything in the inbox, with its state."""

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from redraft.config.sources import ReceiveSource
 from redraft.errors import ConfigError, StorageError, TransferError
 from redraft.security.keys import KeyRing
 from redraft.security.pseudonyms import Pseudonyms
+from redraft.sources import open_source
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.receive.inbox import InboxSource, inbox_folder
 from redraft.sources.receive.transfers import Transfers
@@ -176,6 +179,21 @@ def test_refused_series_are_kept_apart_and_superseded(inbox: Path) -> None:
     put(inbox / A / "2.25.1.dcm", "good", age=3600)
     source.acknowledge(offers(inbox)[A], ["admitted"])
     assert not (inbox / "refused" / A).exists() and set(offers(inbox)) == {B}
+
+
+def test_refused_instances_go_when_their_time_is_over(inbox: Path, context: Callable[..., SourceContext]) -> None:
+    """An intake removes what arrived too long ago, and nothing else; without a limit everything stays."""
+    day = 86_400
+    put(inbox / "refused" / A / "2.25.1.dcm", "old", age=31 * day)
+    put(inbox / "refused" / A / "2.25.2.dcm", "young", age=29 * day)
+    put(inbox / "refused" / B / "2.25.1.dcm", "old", age=31 * day)
+    put(inbox / B / "2.25.9.dcm", "old, and not refused", age=31 * day)
+    assert InboxSource(section(), inbox).purge() == 0
+    source = open_source(section(folder=str(inbox)), replace(context(), keep_days=30))
+    assert {offer.series_id for offer in source.discover()} == {A, B}
+    assert content(inbox / "refused" / A) == {"2.25.2.dcm": "young"} and not (inbox / "refused" / B).exists()
+    assert "2.25.9.dcm" in content(inbox / B)
+    assert InboxSource(section(), inbox, keep_days=30).purge() == 0
 
 
 @pytest.mark.parametrize("verdict", ["admitted", "refused"])
