@@ -34,7 +34,7 @@ _TAGS = {
 FIELDS = ("StudyDescription", "SeriesDescription", "BodyPartExamined", "NumberOfSeriesRelatedInstances")
 # Not all that is answered: URLs, availability and the counts of the study change while the series stays as it is.
 _VERSION = tuple(keyword for keyword in _TAGS if keyword != "SOPInstanceUID")
-# Time of the last change of a series in dcm4chee, where its private attributes are given.
+# Whose private attributes (7777,xx..) are understood: DICOM's own say nothing of when an archive changed a series.
 _DCM4CHEE = "DCM4CHEE Archive 5"
 
 CONDITIONS = {
@@ -143,11 +143,12 @@ def told(found: Found) -> str:
 
 
 def _changed(found: Found) -> list[str]:
-    """(7777,xx31), Series Update Date Time, in the block that dcm4chee reserved."""
+    """When a series was last changed, of its metadata (7777,xx31) and at all (7777,xx6F), where dcm4chee says so."""
     times = []
     for tag, element in found.items():
         if tag.startswith("777700") and isinstance(element, dict) and element.get("Value") == [_DCM4CHEE]:
-            update = found.get(f"7777{tag[6:]}31")
-            if isinstance(update, dict):
-                times += [str(value) for value in update.get("Value") or ()]
+            for number in ("31", "6F"):
+                update = found.get(f"7777{tag[6:]}{number}")
+                if isinstance(update, dict):
+                    times += [str(value) for value in update.get("Value") or ()]
     return times
