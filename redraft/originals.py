@@ -26,7 +26,7 @@ class Headers(Protocol):
     def headers(self, study: str, series: str) -> list[Dataset]: ...
 
 
-# Servers to ask, in their order, by the name of the source that a series came from.
+# Servers to ask, in their order, by the name of the source that a series came from; the last is where it goes.
 Servers = Callable[[str], Iterable[Headers]]
 
 
@@ -41,14 +41,18 @@ class Originals:
 def resolve(
     exam: ExamGeometry, links: Sequence[Mapping[str, Any]], pseudonyms: Pseudonyms, servers: Servers
 ) -> Originals:
-    """The originals of an exam: from the folder that its link in the vault names, else from servers.
+    """The originals of an exam: from the server that it goes to, else from the folder that its link in the vault names,
+    else from other servers.
+
+    Where it goes decides: a patient may have been corrected there, and an older copy elsewhere would file the
+    segmentation under the wrong one.
 
     Raises
     ------
     IntegrityError
         Code integrity.originals: they are not found, or are not the ones that the exam was made from.
     ServiceError
-        A server did not say whether it has them, and no other place has.
+        The server that it goes to did not say whether it has them, or another one did not and no other place has.
     ReadError
         Rule exam_record: the exam's record does not name its study and series.
     """
@@ -56,6 +60,10 @@ def resolve(
     named = [link["identity"] for link in links if _is_of(link["identity"], exam, pseudonyms)]
     if not named:
         raise _missing(exam, "the vault has no link for its series")
+    for identity in named:
+        *_, target = servers(str(identity.get("source") or ""))
+        if headers := target.headers(*_study_and_series(identity)):
+            return compare(exam, headers, pseudonyms)
     different: IntegrityError | None = None
     silent: ServiceError | None = None
     for place in (place for identity in named for place in _places(identity, servers)):
@@ -95,6 +103,9 @@ def compare(exam: ExamGeometry, headers: Sequence[Dataset], pseudonyms: Pseudony
             raise _different(exam, "an image has another frame of reference")
         originals.append(header)
     first = originals[0]
+    for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if len({str(original.get(name) or "") for original in originals}) > 1:
+            raise _different(exam, "they are of several patients, studies or series")
     study, series = str(first.get("StudyInstanceUID", "")), str(first.get("SeriesInstanceUID", ""))
     patient = str(first.get("PatientID") or "") or study
     if (pseudonyms.uid(study), pseudonyms.uid(series)) != (exam.study, exam.series):
@@ -119,12 +130,17 @@ def _is_of(identity: Mapping[str, Any], exam: ExamGeometry, pseudonyms: Pseudony
 
 
 def _places(identity: Mapping[str, Any], servers: Servers) -> Iterator[Callable[[], list[Dataset]]]:
-    """What to call for the headers of a series: each place that may have them, the nearest first."""
-    series, study = str(identity["SeriesInstanceUID"]), str(identity.get("StudyInstanceUID") or "")
+    """What to call for the headers of a series: each other place that may have them, the nearest first."""
+    study, series = _study_and_series(identity)
     if identity.get("folder"):
         yield lambda: _from_folder(Path(str(identity["folder"])), series)
-    for server in servers(str(identity.get("source") or "")):
+    *others, _ = servers(str(identity.get("source") or ""))
+    for server in others:
         yield lambda server=server: server.headers(study, series)  # type: ignore[misc]
+
+
+def _study_and_series(identity: Mapping[str, Any]) -> tuple[str, str]:
+    return str(identity.get("StudyInstanceUID") or ""), str(identity["SeriesInstanceUID"])
 
 
 def _from_folder(folder: Path, series: str) -> list[Dataset]:

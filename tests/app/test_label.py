@@ -17,7 +17,7 @@ from redraft.digest import sha256_file
 from redraft.errors import RedraftError, ServiceError
 from redraft.gateway import _open, _Servers
 from redraft.ledger import AssignmentState, move_assignment
-from redraft.originals import resolve
+from redraft.originals import compare, resolve
 from redraft.phantom.write import draw_exam, write_phantom
 from redraft.project import Project
 from redraft.segmentation.export import geometry
@@ -277,6 +277,39 @@ def test_originals_that_changed_are_not_sent_to(
     assert orthanc.find("Series", Modality="SEG") == [] and events(with_pacs) == []
 
 
+def test_a_patient_corrected_on_the_server_is_not_overruled_by_a_folder(
+    with_pacs: Project, phantom: Path, orthanc: Orthanc, redraft, tmp_path: Path
+) -> None:
+    """The images in the folder still name the wrong patient; the server knows better."""
+    orthanc.clear()
+    for path in sorted((phantom / "images").rglob("*.dcm")):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = f"CORRECTED-{dataset.PatientID}"
+        dataset.save_as(tmp_path / "corrected.dcm")
+        orthanc.put([tmp_path / "corrected.dcm"])
+    answer = redraft("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by", "QA",
+                     "--reason", "x", "--json")  # fmt: skip
+    assert answer.code == 1
+    assert {row["rule"] for row in json.loads(answer.out)["sent"]} == {"integrity.originals"}
+    assert orthanc.find("Series", Modality="SEG") == [] and events(with_pacs) == []
+
+
+@pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID"])
+def test_originals_of_several_patients_are_nobody_s(name: str, project: Project, phantom: Path) -> None:
+    """One image of a series was moved to another patient or study: the first one does not speak for all."""
+    found = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted((phantom / "images").rglob("*.dcm"))]
+    series = found[0].SeriesInstanceUID
+    headers = [header for header in found if header.SeriesInstanceUID == series]
+    exam = geometry(project, project.pseudonyms.exam_id(series))
+    compare(exam, headers, project.pseudonyms)
+    uid = project.pseudonyms.uid
+    moved = next(header for header in headers if uid(header.SOPInstanceUID) == exam.images[-1].uid)
+    setattr(moved, name, "2.25.99")
+    with pytest.raises(RedraftError, match="several patients") as caught:
+        compare(exam, headers, project.pseudonyms)
+    assert caught.value.code == "integrity.originals"
+
+
 @pytest.mark.parametrize("what", ["down", "login", "gone"])
 def test_a_pacs_that_does_not_say_is_told_from_one_that_has_lost_the_originals(
     what: str, with_pacs: Project, phantom: Path, orthanc: Orthanc, redraft, monkeypatch: pytest.MonkeyPatch
@@ -328,7 +361,10 @@ def test_a_success_that_keeps_nothing_is_no_success(
 def test_originals_are_looked_for_where_the_exam_came_from(
     target: str, with_pacs: Project, phantom: Path, orthanc: Orthanc, tmp_path: Path
 ) -> None:
-    """The folder is gone and the PACS that gets the segmentations never had the images: their own source has them."""
+    """The folder is gone and the PACS that gets the segmentations never had the images: their own source has them.
+
+    One that does not say what it has is sent nothing: it may know of another patient.
+    """
     path = with_pacs.root / "project.yaml"
     other = "    - {kind: dicomweb, name: other, url: 'http://127.0.0.1:9'}\n"
     path.write_text(path.read_text().replace("  sources:\n", "  sources:\n" + other, 1))
@@ -350,10 +386,12 @@ def test_originals_are_looked_for_where_the_exam_came_from(
         project, "other", lambda project, section: Other() if section.name == "other" else _open(project, section)
     )
     for number, exam in enumerate(sorted(truths(project, phantom))):
-        found = resolve(geometry(project, exam), links, project.pseudonyms, servers.of)
-        assert project.pseudonyms.uid(found.exam.series) == geometry(project, exam).series
+        if target == "empty":
+            found = resolve(geometry(project, exam), links, project.pseudonyms, servers.of)
+            assert project.pseudonyms.uid(found.exam.series) == geometry(project, exam).series
         elsewhere = [{"identity": {**link["identity"], "source": "closed"}} for link in links]
         rule = "service.unreachable" if target == "down" else "integrity.originals"
         with pytest.raises(RedraftError) as caught:
             resolve(geometry(project, exam), elsewhere, project.pseudonyms, servers.of)
-        assert caught.value.code == rule and len(asked) == (number + 1 if target == "empty" else min(number + 1, 2))
+        assert caught.value.code == rule
+        assert len(asked) == (2 * (number + 1) if target == "empty" else min(number + 1, 2))
