@@ -20,15 +20,14 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, cast
 
 from redraft.deid.matcher import BLOCK
+from redraft.deid.streams import Limited, Part, blocks, nifti_header, numpy_header, seekable
 
 _DEPTH = 8  # of packed files inside of packed files
-_MOST = 64 * 1024**3  # bytes that one packed file may unfold to
-_SPOOL = 64 * 1024 * 1024  # bytes kept in memory where a format has to be read out of order
 # Formats whose content is packed in ways that are not undone here: nothing can be proved of them.
 _OPAQUE = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive", b"Rar!\x1a\x07": "a rar archive", b"PAR1": "a Parquet table",
@@ -145,23 +144,23 @@ class Contents:
             self._tar(place, stream, depth)
         elif head[128:132] == b"DICM":
             self._dicom(place, stream)
-        elif (skip := _nifti(head)) or (skip := _numpy(head)):
+        elif (skip := nifti_header(head)) or (skip := numpy_header(head)):
             self.emit(f"{place} (header)", iter([stream.read(skip)]))
-            self.emit(f"{place} (numbers)", _blocks(stream), numeric=True)
+            self.emit(f"{place} (numbers)", blocks(stream), numeric=True)
         else:
-            self.emit(place, _blocks(stream))
+            self.emit(place, blocks(stream))
 
     def _unpacked(self, place: str, stream: IO[bytes], depth: int) -> None:
-        limited = _Limited(stream)
+        limited = Limited(stream)
         head = limited.peek(512)
         self.content(place, cast(IO[bytes], limited), head, depth + 1)
         while limited.read(BLOCK):  # to the end: its checksum stands there
             pass
 
     def _zip(self, place: str, stream: IO[bytes], depth: int) -> None:
-        with _seekable(stream) as whole, zipfile.ZipFile(whole) as archive:
+        with seekable(stream) as whole, zipfile.ZipFile(whole) as archive:
             whole.seek(0)
-            self.emit(place, _blocks(whole), numeric=True)  # what lies between the members
+            self.emit(place, blocks(whole), numeric=True)  # what lies between the members
             self.emit(f"{place} (comment)", iter([archive.comment]))
             for member in archive.infolist():
                 inside = f"{place}:{member.filename}"
@@ -171,11 +170,11 @@ class Contents:
                 if member.is_dir():
                     continue
                 with archive.open(member) as opened:
-                    limited = _Limited(opened)
+                    limited = Limited(opened)
                     head = limited.peek(512)
                     # Tensors of a saved network (torch: archive/data/0, 1, …) are numbers.
                     if member.filename.rpartition("/")[0].endswith("/data") and member.filename[-1].isdigit():
-                        self.emit(inside, _blocks(cast(IO[bytes], limited)), numeric=True)
+                        self.emit(inside, blocks(cast(IO[bytes], limited)), numeric=True)
                     else:
                         self.content(inside, cast(IO[bytes], limited), head, depth + 1)
 
@@ -188,7 +187,7 @@ class Contents:
                 for text in about:
                     self._name(str(text), inside)
                 if member.isfile() and (opened := archive.extractfile(member)) is not None:
-                    limited = _Limited(opened)
+                    limited = Limited(opened)
                     self.content(inside, cast(IO[bytes], limited), limited.peek(512), depth + 1)
 
     # -- DICOM --------------------------------------------------------------------------------------------------------
@@ -196,8 +195,8 @@ class Contents:
         """Its bytes as they stand, and every value decoded with the character set it is written in."""
         import pydicom
 
-        with _seekable(stream) as whole:
-            self.emit(place, _blocks(whole), numeric=True)
+        with seekable(stream) as whole:
+            self.emit(place, blocks(whole), numeric=True)
             whole.seek(0)
             try:
                 with warnings.catch_warnings():
@@ -207,7 +206,7 @@ class Contents:
             except Exception as error:  # what pydicom raises for damaged bytes has no common base
                 self.failed(place, f"its attributes cannot be read ({type(error).__name__})")
                 whole.seek(0)
-                self.emit(place, _blocks(whole))
+                self.emit(place, blocks(whole))
 
     # -- databases ----------------------------------------------------------------------------------------------------
     def _sqlite(self, path: Path, place: str) -> None:
@@ -270,7 +269,7 @@ class Contents:
             while line := pipe.readline():
                 name, kind, size = line.decode("ascii", "replace").split()[:3]
                 self.counts["git objects"] += 1
-                part = _Part(pipe, int(size))
+                part = Part(pipe, int(size))
                 head = part.peek(512)
                 self.content(f"{place} (git {kind} {name[:12]})", cast(IO[bytes], part), head, 1)
                 part.finish()
@@ -278,104 +277,8 @@ class Contents:
             self.failed(place, "git cannot read every object")
 
 
-# -- streams ----------------------------------------------------------------------------------------------------------
-class _Limited(io.RawIOBase):
-    """A stream whose start can be looked at, and that ends with an error where it unfolds to too much."""
-
-    def __init__(self, stream: IO[bytes], most: int = _MOST):
-        self._stream = stream
-        self._ahead = b""
-        self._left = most
-
-    def peek(self, size: int) -> bytes:
-        while len(self._ahead) < size and (more := self._stream.read(size - len(self._ahead))):
-            self._ahead += more
-        return self._ahead[:size]
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if size is None or size < 0:
-            return b"".join(_blocks(cast(IO[bytes], self)))
-        if self._ahead:
-            out, self._ahead = self._ahead[:size], self._ahead[size:]
-        else:
-            out = self._stream.read(size)
-        self._left -= len(out)
-        if self._left < 0:
-            raise OSError("unfolds to too much")
-        return out
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class _Part(_Limited):
-    """The next bytes of a pipe, and the line end that follows them."""
-
-    def __init__(self, stream: IO[bytes], size: int):
-        super().__init__(cast(IO[bytes], _Exactly(stream, size)))
-        self._pipe = stream
-
-    def finish(self) -> None:
-        while self.read(BLOCK):
-            pass
-        self._pipe.read(1)
-
-
-class _Exactly:
-    def __init__(self, stream: IO[bytes], size: int):
-        self._stream, self._size = stream, size
-
-    def read(self, size: int) -> bytes:
-        out = self._stream.read(min(size, self._size)) if self._size else b""
-        self._size -= len(out)
-        return out
-
-
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    while block := stream.read(BLOCK):
-        yield block
-
-
-def _seekable(stream: IO[bytes]) -> Any:
-    """The stream with random access: itself where it is a file, else a copy (in memory, or on disk when large)."""
-    if isinstance(stream, (io.BufferedReader, io.BytesIO)) and stream.seekable():
-        return nullcontext(stream)
-    copy = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
-    shutil.copyfileobj(stream, copy, BLOCK)
-    copy.seek(0)
-    return copy
-
-
 def _is_git(folder: Path) -> bool:
     return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
-
-
-def _nifti(head: bytes) -> int:
-    """Length of a NIfTI header with its extensions; 0 for anything else."""
-    import struct
-
-    if len(head) >= 348 and head[344:348] in (b"n+1\0", b"ni1\0"):
-        order = "<" if head[:4] == b"\x5c\x01\0\0" else ">"
-        (offset,) = struct.unpack(f"{order}f", head[108:112])
-        return int(offset) if 348 <= offset < 2**31 else 348
-    if head[4:8] in (b"n+2\0", b"ni2\0") and len(head) >= 176:
-        order = "<" if head[:4] == b"\x1c\x02\0\0" else ">"
-        (place,) = struct.unpack(f"{order}q", head[168:176])
-        return int(place) if 540 <= place < 2**31 else 540
-    return 0
-
-
-def _numpy(head: bytes) -> int:
-    """Length of the header of an array of numbers as numpy saves it; 0 for anything else, arrays of objects too."""
-    if head[:6] != b"\x93NUMPY" or b"|O" in head or b"'O'" in head:
-        return 0
-    size = int.from_bytes(head[8:10], "little") + 10 if head[6] == 1 else int.from_bytes(head[8:12], "little") + 12
-    return size if size < 65536 else 0
 
 
 def _attributes(ds: Any, depth: int = 0) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from redraft.dicom.contours import outlines, planar_contours
+from redraft.dicom.outlines import outlines, planar_contours
 from redraft.phantom.series import Uids, image_reference, image_references
 
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"

@@ -15,7 +15,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from redraft import __version__
 from redraft.config.schema import Structure, StructureKind
-from redraft.dicom.contours import planar_contours
+from redraft.dicom.outlines import planar_contours
 from redraft.errors import LabelError
 from redraft.segmentation.exam import ExamGeometry
 from redraft.segmentation.origin import PATIENT_AND_STUDY, Naming, Origin, filled, project_header, require_codes

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.path import Path as Polygon
 from skimage.draw import polygon2mask
 
-from redraft.dicom.contours import keyholes
+from redraft.dicom.outlines import keyholes
 from redraft.errors import ExamError
 from redraft.segmentation.origin import dicom_bytes
 from redraft.segmentation.read import read_segmentation
