@@ -46,6 +46,7 @@ _TABLES = frozenset((0x7FE00001, 0x7FE00002, 0x00281201, 0x00281202, 0x00281203)
 _PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
 _STRUCTURE_NAMES = frozenset((0x30060026, 0x00620005))  # ROIName, SegmentLabel
 _TRACKING_ID = 0x00620020
+_CONTENT_DESCRIPTION = 0x00700081  # whoever drew a segmentation types it; it must be there, but may be empty
 _DUMMIES: dict[str, Any] = {
     "AS": "000Y", "DA": "19000101", "DT": "19000101000000", "TM": "000000", "DS": "0", "IS": "0", "UR": "about:blank",
     "OB": b"\0\0", "OW": b"\0\0",
@@ -290,6 +291,8 @@ class Deidentifier:
             return f"DEV{self.pseudonyms.device_id(str(value).strip())[:13]}"
         if tag == _TRACKING_ID:
             return self.pseudonyms.uid(str(value))
+        if tag == _CONTENT_DESCRIPTION:
+            raise Unreadable
         if tag == 0x00080070:
             return values.maker(value)
         text = values.technical(value)

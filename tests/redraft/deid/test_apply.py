@@ -248,6 +248,13 @@ def test_structure_names_stay_only_when_the_project_knows_them(deidentifier: Dei
     assert [item.ROIName for item in clean.StructureSetROISequence] == ["liver", "structure-2", "GTV_Mass"]
 
 
+def test_what_was_typed_about_a_segmentation_goes(deidentifier: Deidentifier) -> None:
+    """Its description is required and stays, empty: it may name a colleague or another patient."""
+    copy = deidentifier.dataset(ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4", ContentDescription="as Dr Musterfrau"))
+    assert copy["ContentDescription"].value in ("", None)
+    assert "00700081" not in deidentifier.header(ct(ContentDescription="as Dr Musterfrau"))
+
+
 def test_codes_are_published_ones_in_their_own_words(deidentifier: Deidentifier) -> None:
     """A published code keeps its value and gets the dictionary's meaning; a local code goes."""
 
