@@ -19,8 +19,10 @@ from redraft.errors import UsageError
 from redraft.security.vault import Vault
 
 _FOREIGN = 6  # bytes in UTF-8: two ideographs are a name, two letters are not
-# Identities in the vault that say where a file lay, not who somebody is.
-_PATHS = frozenset(("folder", "file", "source"))
+# What a link says of where a file lay, not who somebody is: paths, and the name of a source (see CONFIGURED).
+_PATHS = frozenset(("folder", "file"))
+# A source's name in project.yaml, kept in receipts and in the ledger on purpose; "folder" and "archive" are words, too.
+CONFIGURED = "source"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Identifiers:
         texts: dict[str, None] = {}
         for link in vault.links():
             for kind, value in link["identity"].items():
+                if kind == CONFIGURED:
+                    continue
                 for text in _from_paths(str(value), known_paths) if kind in _PATHS else _from_value(kind, str(value)):
                     texts.setdefault(text)
         for original in vault.originals():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from redraft.deid.check import CONFIGURED
 from redraft.deid.matcher import Matcher
 from redraft.errors import StateError, UsageError
 from redraft.project import Project
@@ -37,7 +38,10 @@ def reveal(project: Project, pseudonym: str, *, by: str, reason: str, now: datet
         raise StateError(
             "The vault knows nothing of this pseudonym.", "Give an exam's, a series' or a subject's, as in the ledger."
         )
-    values = {str(value) for link in links for value in link["identity"].values() if len(str(value)) >= 4}
+    values = {
+        str(value) for link in links for name, value in link["identity"].items()
+        if name != CONFIGURED and len(str(value)) >= 4
+    }  # fmt: skip
     quotes = Matcher(enumerate(sorted(values)))
     if any(True for text in (by, reason) for _ in quotes.search(text.encode())):
         raise UsageError(

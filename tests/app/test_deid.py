@@ -23,7 +23,9 @@ def project(copy: Callable[[str], Path]) -> Path:
     opened = Project.open(root)
     series = opened.pseudonyms.series_id("1.2.3.4.5.6")
     subject = opened.pseudonyms.subject_id(NUMBER)
-    opened.vault.put_link("series", series, {"PatientID": NUMBER, "PatientName": NAME, "folder": "/scans/week 3"})
+    opened.vault.put_link(
+        "series", series, {"PatientID": NUMBER, "PatientName": NAME, "folder": "/scans/week 3", "source": "archive"}
+    )
     opened.vault.put_link("subject", subject, {"patient_id": NUMBER})
     return root
 
@@ -52,6 +54,15 @@ def test_a_clean_project_is_proved_clean_and_a_note_spoils_it(redraft: Callable,
         assert found.code == 1
         assert "notes.txt" in found.out
         assert "abendroth" not in (found.out + found.err).lower()
+
+
+def test_a_sources_name_is_nobodys(redraft: Callable, project: Path) -> None:
+    """The vault's links name the source; receipts and reasons may, too, whether project.yaml still knows it or not."""
+    (project / "notes.txt").write_text("restored from the archive")
+    assert redraft("deid", "check", project, "--against", "vault:", "--project", project).code == 0
+    subject = Project.open(project).pseudonyms.series_id("1.2.3.4.5.6")
+    common = ("--by", "dr-lee", "--project", project)
+    assert redraft("deid", "reveal", subject, "--reason", "gone from the archive", *common).code == 0
 
 
 def test_a_list_of_identifiers_is_a_file(redraft: Callable, project: Path, tmp_path: Path) -> None:
