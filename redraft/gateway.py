@@ -199,14 +199,7 @@ def _sections(project: Project) -> dict[str, Section]:
 
 
 def _open(project: Project, section: Section) -> Server:
-    from redraft.security.secrets import read_secret
     from redraft.sources.dicomweb import DicomWebSource
     from redraft.sources.protocol import SourceContext
 
-    context = SourceContext(
-        pseudonyms=project.pseudonyms,
-        secret=lambda reference: read_secret(reference, project.env, project.root),
-        resolve=project.resolve,
-        inbox=project.vault_dir / "inbox",
-    )
-    return DicomWebSource(section, context)
+    return DicomWebSource(section, SourceContext.of(project))

@@ -30,19 +30,13 @@ def receive(
     as_json: JsonOption = False,
 ) -> None:
     """Receive exams that scanners and PACS store here, until Ctrl-C; an intake takes them in."""
-    from redraft.security.secrets import read_secret
     from redraft.sources.protocol import SourceContext
     from redraft.sources.receive.inbox import InboxSource, inbox_folder
     from redraft.sources.receive.transfers import release
 
     project = open_project(project_dir)
     section = _section(project, source)
-    context = SourceContext(
-        pseudonyms=project.pseudonyms,
-        secret=lambda reference: read_secret(reference, project.env, project.root),
-        resolve=project.resolve,
-        inbox=project.vault_dir / "inbox",
-    )
+    context = SourceContext.of(project)
     inbox = inbox_folder(section, context, project.root)
     if accept is not None:
         from redraft.errors import UsageError

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from redraft.config.base import SecretRef
     from redraft.config.schema import Limits
+    from redraft.project import Project
     from redraft.security.pseudonyms import Pseudonyms
     from redraft.sources.index import SourceIndex
 
@@ -100,3 +101,18 @@ class SourceContext:
     index: SourceIndex | None = None
     limits: Limits | None = None
     keep_days: int | None = None
+
+    @classmethod
+    def of(cls, project: Project, index: SourceIndex | None = None) -> SourceContext:
+        """What a project gives its sources."""
+        from redraft.security.secrets import read_secret
+
+        return cls(
+            pseudonyms=project.pseudonyms,
+            secret=lambda reference: read_secret(reference, project.env, project.root),
+            resolve=project.resolve,
+            inbox=project.vault_dir / "inbox",
+            index=index,
+            limits=project.config.ingest.limits,
+            keep_days=project.config.security.vault_retention_days,
+        )

@@ -13,7 +13,6 @@ from redraft.config.sources import FolderSource as FolderSection
 from redraft.digest import sha256_json
 from redraft.errors import ServiceError, StateError
 from redraft.project import Project
-from redraft.security.secrets import read_secret
 from redraft.sources import open_source
 from redraft.sources.archives import ArchiveLimits
 from redraft.sources.folder import FolderSource, Scan
@@ -113,15 +112,7 @@ def _places(project: Project, paths: Sequence[Path] | None, index: SourceIndex, 
     for wanted, group in groupby(folders, lambda section: section.wanted):
         found = [project.resolve(section.path) for section in group]
         places.append(Place(folder(found), "folder", Selection.of(wanted, project.outside)))
-    context = SourceContext(
-        pseudonyms=project.pseudonyms,
-        secret=lambda reference: read_secret(reference, project.env, project.root),
-        resolve=project.resolve,
-        inbox=project.vault_dir / "inbox",
-        index=index,
-        limits=project.config.ingest.limits,
-        keep_days=project.config.security.vault_retention_days,
-    )
+    context = SourceContext.of(project, index)
     for section in sections:
         if not isinstance(section, FolderSection):
             selection = Selection.of(section.wanted, project.outside)
