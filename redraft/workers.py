@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import importlib
 import logging
 import multiprocessing
@@ -212,7 +213,25 @@ def _serve(pipe: Connection, start: str, args: tuple, memory_mb: int) -> None:
     with contextlib.suppress(EOFError, OSError):  # the caller is gone
         pipe.send(answer)
         while work is not None:
-            pipe.send(_answer(work, pipe.recv(), memory_mb))
+            job = pipe.recv()
+            with _not_outliving(pipe):
+                answer = _answer(work, job, memory_mb)
+            pipe.send(answer)
+
+
+@contextlib.contextmanager
+def _not_outliving(pipe: Connection) -> Iterator[None]:
+    """While a job is done nothing comes through the pipe but its end: then the kernel ends this process (SIGIO), even
+    inside of a decoder that hangs. Nobody is left to hold its time, and a new intake may write the same exam."""
+    flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
+    if pipe.poll():  # it ended before
+        raise EOFError
+    try:
+        yield
+    finally:
+        fcntl.fcntl(pipe, fcntl.F_SETFL, flags)
 
 
 def _load(start: str) -> Callable[..., Callable[[Any], Any]]:

@@ -148,3 +148,43 @@ def test_workers_do_not_run_the_script_again(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "run\n[3, 4]\n"
+
+
+@pytest.mark.parametrize("how", ["sleeping", "busy"])
+def test_no_worker_outlives_its_caller(tmp_path: Path, how: str) -> None:
+    """The caller is killed while a job hangs: the process with the job goes too."""
+    (tmp_path / "hanging.py").write_text(
+        "import os, time\n"
+        "def start(path, how):\n"
+        "    def work(job):\n"
+        "        open(path, 'w').write(str(os.getpid()))\n"
+        "        while True:\n"
+        "            how == 'busy' or time.sleep(60)\n"
+        "    return work\n"
+    )
+    pid = tmp_path / "pid"
+    script = (
+        "from redraft.workers import Workers\n"
+        f"with Workers(1, 'hanging:start', ({str(pid)!r}, {how!r}), 1024) as workers:\n"
+        "    list(workers.map([1], lambda item: item, lambda job: 600))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(tmp_path)])}
+    caller = subprocess.Popen([sys.executable, "-c", script], env=env)
+    try:
+        wait_for(lambda: pid.exists() and bool(pid.read_text()), "the job to begin")
+        worker = psutil.Process(int(pid.read_text()))
+    finally:
+        caller.kill()
+        caller.wait()
+    try:
+        wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker to end")
+    finally:
+        if worker.is_running():
+            worker.kill()
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
