@@ -21,7 +21,7 @@ def take_in(
 
     `workers` and `progress` as in tasks.ingest.admit.take_in.
     """
-    if paths is None and not project.config.ingest.sources:
+    if paths is None and not any(source.take_in for source in project.config.ingest.sources):
         raise UsageError("Nothing to take in.", "Name folders, or set ingest.sources in project.yaml.")
     for path in paths or ():
         if not path.exists():

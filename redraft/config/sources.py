@@ -66,6 +66,8 @@ class Tls(Section):
 class SourceSection(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     wanted: Wanted = Wanted()
+    # A source that exams do not come from: segmentations are stored there, originals are looked up there.
+    take_in: bool = True
 
 
 class FolderSource(SourceSection):

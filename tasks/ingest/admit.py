@@ -107,7 +107,7 @@ def _places(project: Project, paths: Sequence[Path] | None, index: SourceIndex, 
     if paths is not None:
         return [Place(folder(paths), "folder")]
     places = []
-    sections = project.config.ingest.sources
+    sections = [section for section in project.config.ingest.sources if section.take_in]
     folders = [section for section in sections if isinstance(section, FolderSection)]
     for wanted, group in groupby(folders, lambda section: section.wanted):
         found = [project.resolve(section.path) for section in group]

@@ -403,3 +403,11 @@ def test_series_without_a_name(project: Callable, offered: Path, add: Callable) 
         ("a", "admitted", 4), ("b", "admitted", 4), ("named", "duplicate", 4),
     ]  # fmt: skip
     assert len({row["subject_id"] for row in place.ledger.rows("exam")}) == 3
+
+
+def test_a_source_for_the_way_out_only_is_not_asked(project: Callable, offered: Path, add: Callable) -> None:
+    """`take_in: false` keeps a source for segmentations; nothing answers there, and the intake does not notice."""
+    add("a")
+    out = "{kind: dicomweb, name: out, url: 'http://127.0.0.1:9', take_in: false}"
+    place = project(("modalities: [CT]", f"modalities: [CT]\n  sources: [{offered}, {out}]"))
+    assert [receipt.verdict for receipt in take_in(place, None, NOW, "test")] == ["admitted"]
