@@ -7,6 +7,7 @@ object that names them exists in memory only: it is sent, and never written into
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,13 +96,15 @@ def _send_all(
             yield Sent(item.exam_id, False, None, "service.unreachable", "Not tried: the server does not answer.")
             continue
         try:
-            exam = geometry(project, item.exam_id)
-            found = resolve(exam, links, pseudonyms, servers.of)
-            naming = Naming(lambda *parts: pseudonyms.uid("\x00".join(map(str, ("export", *parts)))))
-            labels = item.labels()
-            dataset = build_seg(
-                labels, found.exam, project.config.structures, item.origin, header=found.header, naming=naming
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they quote values of the originals
+                exam = geometry(project, item.exam_id)
+                found = resolve(exam, links, pseudonyms, servers.of)
+                naming = Naming(lambda *parts: pseudonyms.uid("\x00".join(map(str, ("export", *parts)))))
+                labels = item.labels()
+                dataset = build_seg(
+                    labels, found.exam, project.config.structures, item.origin, header=found.header, naming=naming
+                )
         except (ExamError, IntegrityError, ServiceError) as error:
             yield Sent(item.exam_id, False, None, error.code, error.what)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
@@ -54,11 +55,13 @@ def _da(day: date) -> str:
 def query_of(level: str, keys: Iterable[str], **values: str) -> Dataset:
     """An identifier of C-FIND or C-MOVE: `keys` are asked for, `values` must match."""
     asked = Dataset()
-    asked.QueryRetrieveLevel = level
-    for key in keys:
-        setattr(asked, key, None if key.startswith("NumberOf") else "")
-    for key, value in values.items():
-        setattr(asked, key, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote values
+        asked.QueryRetrieveLevel = level
+        for key in keys:
+            setattr(asked, key, None if key.startswith("NumberOf") else "")
+        for key, value in values.items():
+            setattr(asked, key, value)
     return asked
 
 
@@ -78,7 +81,9 @@ def unmet(selection: Selection, study: Dataset, series: Dataset) -> str | None:
 def text_of(dataset: Dataset, keyword: str) -> str:
     """A value of an answer; empty where it has none or none that can be read."""
     try:
-        value = dataset.get(keyword)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote values
+            value = dataset.get(keyword)
         return "" if value is None else str(value).strip(" \x00")
     except Exception:  # what pydicom raises for wrong bytes has no common base
         return ""

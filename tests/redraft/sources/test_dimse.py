@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import logging
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     CTImageStorage,
@@ -21,7 +25,7 @@ from pynetdicom.sop_class import (
 
 from redraft.config.sources import Wanted
 from redraft.errors import ServiceError, StorageError, TransferError
-from redraft.sources.dimse.queries import study_queries
+from redraft.sources.dimse.queries import query_of, study_queries, text_of
 from redraft.sources.protocol import Offer
 from tests.servers.dimse import NAMES, PATIENT, by_uid, free_port, pacs, port_of, send, sender, series, wait_until
 
@@ -423,3 +427,18 @@ def test_a_key_that_the_pacs_does_not_know_is_left_to_the_headers() -> None:
         with running(Faulty([ds], find=finder(answered))) as port:
             offers: list[Offer] = list(pacs(port, wanted={"body_part": ["KIDNEY"]}).discover())
         assert len(offers) == count, answered
+
+
+def test_odd_values_are_read_and_repeated_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """What pydicom would complain about in a query or an answer, quoting it, is in no warning and no log."""
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        answer = query_of("STUDY", (), StudyInstanceUID="1.2.LEAKY", AccessionNumber="LEAKY" * 5)
+        for tag, vr, value in ((0x0020000E, "UI", b"1.2.LEAKY"), (0x00080050, "SH", b"LEAKY" * 5)):
+            answer[tag] = RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+        assert text_of(answer, "SeriesInstanceUID") == "1.2.LEAKY" and text_of(answer, "AccessionNumber") == "LEAKY" * 5
+    assert told == []
+    with pytest.warns(UserWarning, match="LEAKY"):  # pydicom does quote it, in its log too, were that not silent
+        Dataset().StudyInstanceUID = "1.2.LEAKY"
+    assert "LEAKY" not in caplog.text
