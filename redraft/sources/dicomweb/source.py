@@ -135,7 +135,7 @@ class DicomWebSource:
 
     def _incomplete(self, offer: Offer, announced: int, arrived: int, status: int | None = None) -> TransferError:
         said = {} if status is None else {"http_status": status}
-        why = "not what was announced came" + (f" (HTTP {status})" if status else "")
+        why = "other instances came than announced" + (f" (HTTP {status})" if status else "")
         return not_as_announced(
             self.name, offer, announced, arrived, why=why, measured=said,
             do="Look at the series on the server; the next intake asks for it again.",

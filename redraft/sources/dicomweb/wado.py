@@ -52,10 +52,12 @@ class Arrival:
 
     @property
     def expected(self) -> int:
+        """How many were announced."""
         return len(self.files)
 
     @property
     def received(self) -> int:
+        """How many of this series came, announced or not."""
         return len(self.whole) + self.more
 
     @property
@@ -64,6 +66,7 @@ class Arrival:
         return self._taken > 2 * self.expected + 16
 
     def missing(self) -> list[str]:
+        """UIDs that were announced and are not there yet."""
         return [uid for uid in self.files if uid not in self.whole]
 
     def take(self, body: Iterable[bytes]) -> None:

@@ -196,7 +196,9 @@ class InboxSource:
         try:
             names = os.listdir(self._folder)
         except OSError as error:
-            raise StorageError(f"The inbox of {self.name} cannot be read ({error.strerror}).", "Check it.") from None
+            raise StorageError(
+                f"The inbox of {self.name} cannot be read ({error.strerror}).", "Check its permissions."
+            ) from None
         return sorted(n for n in names if n != REFUSED and not n.startswith(".") and (self._folder / n).is_dir())
 
 

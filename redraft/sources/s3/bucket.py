@@ -226,7 +226,7 @@ class Bucket:
         with contextlib.closing(answer["Body"]) as body:
             if "Range" in ask and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
                 raise ServiceError(
-                    f"{what(self._section)} does not send parts of objects.", "Use an endpoint that knows ranges."
+                    f"Parts of objects are not sent by {what(self._section)}.", "Use an endpoint that knows ranges."
                 )
             if whole and part.told is None:
                 part.told = Expected.of(answer, entry.size, entry.etag, self._section.bucket)

@@ -146,7 +146,9 @@ def _refused(error: Any, name: str) -> Exception:
             retry=False,
         )
     if code in _REGION:
-        return ServiceError(f"In another region lies {name}.", "Set `region` in project.yaml to it.", retry=False)
+        return ServiceError(
+            f"Another region than `region` says holds {name}.", "Set `region` in project.yaml to it.", retry=False
+        )
     # A code is a word of the protocol; anything else could quote a key.
     said = code if code.isalnum() and len(code) < 40 else "no code that is known"
     if code in _BUSY or status >= 500:

@@ -19,11 +19,12 @@ from redraft.errors import TransferError
 from redraft.sources.announced import not_as_announced
 from redraft.sources.archives import ArchiveLimits, is_archive, printable
 from redraft.sources.heads import FIRST_BYTES, MOST_BYTES, judge_bytes, judge_file
-from redraft.sources.index import Seen, SourceIndex
+from redraft.sources.index import Seen
 from redraft.sources.names import ASIDE, NIFTI, is_label_file, nifti_stem
 from redraft.sources.partial import PREFIX
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.s3.bucket import PART, Bucket, Entry
+from redraft.sources.s3.remembered import Folder, by_folder
 from redraft.sources.selection import Selection
 from redraft.sources.unpacked import NOT_WHOLE, Unpacked
 
@@ -111,7 +112,7 @@ class S3Source:
 
     def _objects(self, archives: list[Entry], single: list[Offer]) -> Iterator[tuple[Entry, Seen]]:
         """Every DICOM object with what its header says; the other objects go to the lists."""
-        waiting: deque[tuple[_Folder, Entry, Future[tuple[Seen, Entry] | None]]] = deque()
+        waiting: deque[tuple[Folder, Entry, Future[tuple[Seen, Entry] | None]]] = deque()
         read = 0
 
         def settled(all_of_them: bool) -> Iterator[tuple[Entry, Seen]]:
@@ -122,7 +123,7 @@ class S3Source:
                 if found is None:
                     continue  # gone meanwhile: the bucket holds it no longer
                 seen, entry = found
-                folder.keep(self._index, self._pseudonyms.place_tag(listed.key), seen)
+                folder.keep(self._pseudonyms.place_tag(listed.key), seen)
                 read += 1
                 if read % 1024 == 0:
                     self._commit()
@@ -130,7 +131,7 @@ class S3Source:
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             try:
-                for folder, entry in self._folders():
+                for folder, entry in by_folder(self._bucket.entries(), self._where, self._pseudonyms, self._index):
                     name = entry.key.rsplit("/", 1)[-1]
                     if ASIDE.match(name):
                         single.append(self._single(entry, -1, "not_an_image", ""))
@@ -150,24 +151,6 @@ class S3Source:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-
-    def _folders(self) -> Iterator[tuple[_Folder, Entry]]:
-        """Objects, each with what is remembered of the folder that it lies in.
-
-        Keys come in order, so a folder is done when a key comes that does not begin with it: what is remembered of it
-        and was not met is forgotten then.
-        """
-        open_folders: list[_Folder] = []
-        for entry in self._bucket.entries():
-            parent = entry.key.rpartition("/")[0]
-            while open_folders and not open_folders[-1].holds(parent):
-                open_folders.pop().forget(self._index)
-            if not open_folders or open_folders[-1].path != parent:
-                place = self._pseudonyms.place_tag(f"{self._where}/{parent}")
-                open_folders.append(_Folder(parent, place, self._index.seen(place) if self._index else {}))
-            yield open_folders[-1], entry
-        for folder in open_folders:
-            folder.forget(self._index)
 
     def _head(self, entry: Entry) -> tuple[Seen, Entry] | None:
         """What the header of an object says, of which no more is read than its header takes."""
@@ -270,32 +253,6 @@ class S3Source:
     def _commit(self) -> None:
         if self._index is not None:
             self._index.commit()
-
-
-class _Folder:
-    """What is remembered of the objects of one folder."""
-
-    def __init__(self, path: str, place: bytes, seen: dict[bytes, Seen]):
-        self.path = path
-        self._place, self._seen, self._met = place, seen, set[bytes]()
-
-    def holds(self, folder: str) -> bool:
-        """Whether `folder` is this one or lies in it."""
-        return not self.path or f"{folder}/".startswith(f"{self.path}/")
-
-    def known(self, tag: bytes, stamp: str) -> Seen | None:
-        self._met.add(tag)
-        seen = self._seen.get(tag)
-        return seen if seen is not None and seen.stamp == stamp else None
-
-    def keep(self, index: SourceIndex | None, tag: bytes, seen: Seen) -> None:
-        if index is not None:
-            index.keep(self._place, [(tag, seen)])
-
-    def forget(self, index: SourceIndex | None) -> None:
-        gone = [tag for tag in self._seen if tag not in self._met]
-        if index is not None and gone:
-            index.keep(self._place, [], gone)
 
 
 def _stamp(entry: Entry) -> str:
