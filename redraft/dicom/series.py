@@ -298,7 +298,7 @@ def _read(path: Path, bounds: Bounds) -> File:
     try:
         return walk_file(path.read_bytes(), bounds)
     except OSError as error:
-        raise ReadError("A file of the series cannot be read.", AGAIN, rule="unreadable",
+        raise ReadError("A file of the series cannot be read from its disk.", AGAIN, rule="read_failed",
                         measured={"error": type(error).__name__}) from None  # fmt: skip
 
 

@@ -24,6 +24,9 @@ from redraft.workers import Lost, Workers
 from tasks.ingest.jobs import READER, Job, Setup, job_kind
 from tasks.ingest.receipts import Receipt
 
+# Refusals that may be the machine's fault and not the series': it is read again the next time.
+TRANSIENT = frozenset({"read_failed"})
+
 
 @dataclass(frozen=True)
 class Place:
@@ -91,12 +94,14 @@ class Intake:
     def settle(self, settled: Settled) -> None:
         """Call when the receipts of an offer are on record."""
         place, offer = settled.place, settled.offer
+        if not settled.final:
+            return  # the source keeps it, and the next intake tries again
         # Before the index: a source that could not be told (its disk is full) offers it again, and it is told then.
         place.source.acknowledge(offer, [receipt.verdict for receipt in settled.receipts])
         if settled.known:
             return
         shutil.rmtree(self._folder(place, offer), ignore_errors=True)
-        if settled.final and offer.refused is None:
+        if offer.refused is None:
             kept = [receipt.record() for receipt in settled.receipts]
             self.index.settle(offer.series_id, offer.version, self._rules(place), kept)
 
@@ -116,10 +121,11 @@ class Intake:
             settled = work.settled
             if isinstance(result, Lost):
                 lost = Receipt(offer.series_id, "refused", result.rule, max(1, offer.files), measured=result.measured)
-                settled = Settled(work.place, offer, (lost,))
+                settled = Settled(work.place, offer, (lost,), final=False)
             elif settled is None:
                 assert result is not None
-                settled = Settled(work.place, offer, tuple(result))
+                final = not any(receipt.rule in TRANSIENT for receipt in result)
+                settled = Settled(work.place, offer, tuple(result), final=final)
             exams = frozenset(r.exam_id for r in settled.receipts if r.verdict == "admitted" and r.exam_id)
             self._fresh[offer.series_id] = self._fresh.get(offer.series_id, frozenset()) | exams
             shown = tuple(Path(path) for path in offer.shown)

@@ -333,7 +333,7 @@ def test_what_cannot_be_read_is_refused_by_rule(series: Callable, change: Callab
 def test_files_that_vanish_or_are_no_images_are_refused(series: Callable, tmp_path: Path) -> None:
     """Between listing and reading anything may happen to a folder."""
     files = series()
-    assert refused([*files.paths, tmp_path / "gone"]).rule == "unreadable"
+    assert refused([*files.paths, tmp_path / "gone"]).rule == "read_failed"
     (tmp_path / "text").write_text("no image " * 40)
     assert refused([*files.paths, tmp_path / "text"]).rule == "not_dicom"
     assert refused([]).rule == "no_files"

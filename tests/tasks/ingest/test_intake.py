@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import tarfile
@@ -411,3 +412,24 @@ def test_a_source_for_the_way_out_only_is_not_asked(project: Callable, offered: 
     out = "{kind: dicomweb, name: out, url: 'http://127.0.0.1:9', take_in: false}"
     place = project(("modalities: [CT]", f"modalities: [CT]\n  sources: [{offered}, {out}]"))
     assert [receipt.verdict for receipt in take_in(place, None, NOW, "test")] == ["admitted"]
+
+
+def test_a_series_that_its_disk_did_not_give_is_read_again(
+    project: Callable, offered: Path, add: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the machine is no verdict on the series: the next intake admits it."""
+    paths = add("a")
+    place = project()
+    whole = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path == paths[1]:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return whole(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        (first,) = take_in(place, [offered], NOW, "test", workers=0)
+    assert (first.verdict, first.rule) == ("refused", "read_failed")
+    (second,) = take_in(place, [offered], NOW, "test", workers=0)
+    assert second.verdict == "admitted"
