@@ -30,7 +30,7 @@ demo: install
 	$(BIN)/python -m app.demo demo
 
 test: install check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types layers
 

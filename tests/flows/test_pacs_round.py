@@ -39,7 +39,7 @@ from tests.servers.dimse import free_port, wait_until
 from tests.servers.faulty import FaultyProxy, faulty_proxy
 from tests.servers.orthanc import Orthanc, running_orthanc
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pacs_round")]
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMS, SLICES = 10, 16
