@@ -38,6 +38,7 @@ LEAST = {
     "s3": "kind: s3\nname: archive\nbucket: exams",
 }
 WANTED = """
+take_in: false
 wanted:
   modalities: [CT]
   study_description: "*abdomen*"
