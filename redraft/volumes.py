@@ -80,6 +80,9 @@ def read_volume(path: str | Path) -> Volume:
     path = Path(path)
     try:
         image = nib.load(path)
+        # Data that would begin in the header: nibabel takes the header's own bytes for voxels.
+        if image.dataobj.offset < image.header.sizeof_hdr:  # type: ignore[attr-defined]
+            raise ValueError
         array = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
         affine = np.asarray(image.affine, dtype=np.float64)  # type: ignore[attr-defined]
     except Exception as error:  # nibabel, gzip, zlib and mmap raise unrelated types for damaged bytes

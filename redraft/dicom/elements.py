@@ -134,14 +134,18 @@ class Elements:
         # A sequence of unknown representation is of implicit representation inside (PS3.5 6.2.2).
         explicit = self.explicit and vr != b"UN"
         walk = _Walk(self.buffer, explicit, self.little or vr == b"UN", Bounds(), enter=False)
+        walk.used = True
         stop = pos + length
-        while pos < stop:
-            tag, size = walk.item(pos, stop)
-            if tag != ITEM:
-                break
-            item = Elements(self.buffer, walk.explicit, walk.little)
-            pos = walk.dataset(pos + 8, stop if size == UNDEFINED else pos + 8 + size, 1, item.found)
-            found.append(item)
+        try:
+            while pos < stop:
+                tag, size = walk.item(pos, stop)
+                if tag != ITEM:
+                    break
+                item = Elements(self.buffer, walk.explicit, walk.little)
+                pos = walk.dataset(pos + 8, stop if size == UNDEFINED else pos + 8 + size, 1, item.found)
+                found.append(item)
+        except Short:  # what it stands in is of a representation that is not entered when the file is walked
+            raise ReadError("A sequence ends inside of a data element.", AGAIN, rule="malformed") from None
         return found
 
 
@@ -274,6 +278,7 @@ class _Walk:
         self.explicit = explicit
         self.little = little
         self.bounds = bounds
+        self.used = False  # whether items' values are used, and not only held against the bounds
         self.enter = enter  # also into sequences whose length is known, to hold them against the bounds
         self.elements = 0
         order = "<" if little else ">"
@@ -323,12 +328,18 @@ class _Walk:
             if tag == ITEM_END:
                 pos = value
                 break
+            if tag in found and (depth == 0 or self.used):  # PS3.5 7.1: once; readers disagree on which one counts
+                raise ReadError("A data element stands twice in one data set.", AGAIN, rule="malformed")
             if tag > last or (group is not None and high != group):
                 break
             if tag in PIXELS and depth == 0:
                 if length != UNDEFINED and value + length > stop:
                     raise Short(value + length)
                 found[tag] = (vr, value, length)
+                if length != UNDEFINED and value + length + 8 <= stop:  # only padding and signatures may follow
+                    high, low = pair(buffer, value + length)[:2]
+                    if 0 < high << 16 | low <= tag:
+                        raise ReadError("Behind the pixels stands what belongs before them.", AGAIN, rule="malformed")
                 break
             if length == UNDEFINED:
                 end, after = self._sequence(value, stop, depth + 1, vr == b"UN")
@@ -342,7 +353,7 @@ class _Walk:
                 self._sequence(value, value + length, depth + 1, False)
             pos = value + length
         else:
-            if depth and pos < stop:
+            if pos < stop and (depth or any(buffer[pos:stop])):  # zeros at the end are padding of writers
                 raise Short
         self.elements += count
         return pos

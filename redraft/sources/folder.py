@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -222,7 +223,7 @@ def _list(folder: str) -> tuple[list[tuple[str, str]], list[str]]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif entry.is_file():
+                elif _is_file(entry):
                     state = entry.stat()
                     # ctime and inode change when a file is replaced by one of the same size and a forged mtime.
                     stamp = f"{state.st_size}/{state.st_mtime_ns}/{state.st_ctime_ns}/{state.st_ino}"
@@ -233,3 +234,12 @@ def _list(folder: str) -> tuple[list[tuple[str, str]], list[str]]:
             f"A folder below the source cannot be read ({error.strerror}).", "Check its permissions and the disk."
         ) from None
     return sorted(files), folders
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # links that lead to each other lead to no file
+            return False
+        raise

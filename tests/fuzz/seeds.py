@@ -106,7 +106,7 @@ def exam() -> ExamGeometry:
 # -- DICOM ------------------------------------------------------------------------------------------------------------
 def _slices(folder: Path) -> list[Dataset]:
     rng = np.random.default_rng(5)
-    identity, uids = draw_identity(rng, 5, "ACC5"), Uids.of(0, 5, SLICES)
+    identity, uids = draw_identity(rng, 5, "ACC5"), Uids.of(99, 5, SLICES)
     hu = rng.integers(-1024, 3072, SHAPE).astype(np.int16)
     write_series(folder / "ct", exam_header(identity, uids, 5, 0), identity, uids, hu, np.diag([2.0, 1.5, 3.0, 1.0]))
     return [pydicom.dcmread(path) for path in sorted((folder / "ct").glob("*.dcm"))]

@@ -153,7 +153,10 @@ def test_a_private_sequence_of_unknown_kind_is_bounded_too() -> None:
 def test_elements_are_counted(tmp_path: Path) -> None:
     """Two million elements of no length end at the bound, in sequences as well; the header scan counts too."""
     empty = b"\x08\x00\x01\x00LO\0\0"
-    data = head() + empty * 2_000_000
+    many = np.zeros(2_000_000, dtype=[("group", "<u2"), ("element", "<u2"), ("vr", "S2"), ("length", "<u2")])
+    tags = np.arange(0x00090000, 0x00090000 + len(many))
+    many["group"], many["element"], many["vr"] = tags >> 16, tags & 0xFFFF, b"LO"
+    data = head() + many.tobytes()
     assert refused(data) == "elements"
     sequence = b"\x40\x00\x30\xa7SQ\0\0" + struct.pack("<I", 800_008) + b"\xfe\xff\x00\xe0" + struct.pack("<I", 800_000)
     assert refused(head() + sequence + empty * 100_000, Bounds(elements=99_999)) == "elements"
@@ -246,3 +249,14 @@ def test_no_bytes_raise_anything_else(series: Callable, tmp_path: Path, data: st
         elements.items("SharedFunctionalGroupsSequence")
     except ReadError as error:
         assert error.rule in ("truncated", "malformed", "nesting", "elements", "inflated_size", "not_dicom")
+
+
+def test_an_element_that_stands_twice_is_refused() -> None:
+    """Readers disagree on which one counts, before the pixels and behind them; padding may follow those."""
+    rows = b"\x28\x00\x10\x00US\x02\0\x04\0"
+    pixels = b"\xe0\x7f\x10\x00OW\0\0\x02\0\0\0\x01\x02"
+    padding = b"\xfc\xff\xfc\xffOB\0\0\x02\0\0\0\0\0"
+    walk_file(head() + rows + pixels + padding, Bounds())
+    walk_file(head() + rows + pixels + bytes(10), Bounds())
+    for data in (rows + rows + pixels, rows + pixels + pixels, pixels + rows):
+        assert refused(head() + data) == "malformed"
