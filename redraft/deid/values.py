@@ -137,9 +137,13 @@ def maker(value: object) -> str:
     raise Unreadable
 
 
+# Of the registry, and younger than pydicom's copy of it: Label Map Segmentation Storage.
+_REGISTERED_SINCE = frozenset({"1.2.840.10008.5.1.4.1.1.66.7"})
+
+
 def is_registered(uid: str) -> bool:
     """Whether a UID is one of the DICOM registry (PS3.6 annex A), the same in every hospital."""
-    return uid in UID_dictionary
+    return uid in UID_dictionary or uid in _REGISTERED_SINCE
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from redraft.deid import profile
 from redraft.deid.allowed import ALLOWED, allowed
 from redraft.deid.options import kept_by
 from redraft.deid.profile import Action
+from redraft.deid.values import is_registered
 from redraft.errors import IntegrityError
 
 CT, SEG = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.66.4"
@@ -74,3 +75,9 @@ def test_options_change_only_what_the_table_lists() -> None:
     dates = {keyword_for_tag(tag) for tag in kept_by("longitudinal_modified_dates")}
     assert "PatientBirthDate" not in dates
     assert profile.table()[0x00080020] is Action.Z
+
+
+def test_classes_younger_than_the_dictionary_keep_their_uid() -> None:
+    """A label map must stay one: its class is the same in every hospital, though pydicom does not list it yet."""
+    assert is_registered("1.2.840.10008.5.1.4.1.1.66.7")
+    assert not is_registered("1.2.840.10008.5.1.4.1.1.66.77") and not is_registered("2.25.7")
