@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from redraft.dicom.elements import File
+from redraft.dicom.part10 import File
 from redraft.errors import SetAside
 from redraft.sources.wanted import KEYWORDS
 

@@ -13,7 +13,8 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
 from redraft.dicom import codecs
-from redraft.dicom.elements import AGAIN, BIG, DEFLATED, IMPLICIT, UNDEFINED, File, pixel_bytes
+from redraft.dicom.elements import AGAIN, UNDEFINED
+from redraft.dicom.part10 import BIG, DEFLATED, IMPLICIT, File, pixel_bytes
 from redraft.errors import ReadError
 
 EXPLICIT = "1.2.840.10008.1.2.1"

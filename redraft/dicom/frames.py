@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from redraft.dicom.decode import PixelSource
-from redraft.dicom.elements import AGAIN, Elements, File
+from redraft.dicom.elements import AGAIN, Elements
 from redraft.dicom.geometry import SliceGeometry
+from redraft.dicom.part10 import File
 from redraft.errors import ReadError
 
 # What may tell volumes of one series apart in single-frame objects (PS3.3 C.7.6.2, C.8.3, C.8.9, C.8.13.5).

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from redraft.dicom.elements import Bounds, Elements, Short, walk_file
+from redraft.dicom.elements import Bounds, Elements, Short
+from redraft.dicom.part10 import walk_file
 from redraft.errors import ReadError
 
 LAST = 0x0028FFFF  # what grouping and geometry need stands in groups up to 0028

@@ -20,9 +20,10 @@ from pydicom.dataset import Dataset
 
 from redraft.deid.quarantine import ASKED
 from redraft.dicom.aside import ENHANCED, set_aside
-from redraft.dicom.elements import AGAIN, Bounds, File, declared_voxels, walk_file
+from redraft.dicom.elements import AGAIN, Bounds
 from redraft.dicom.frames import UNITS, Frame, frames_of
 from redraft.dicom.geometry import SeriesGeometry, check_slices, series_geometry
+from redraft.dicom.part10 import File, declared_voxels, walk_file
 from redraft.dicom.pixels import stack, values_digest
 from redraft.dicom.resample import resample
 from redraft.dicom.split import split

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from redraft.dicom.elements import Bounds, Short, walk_file
+from redraft.dicom.elements import Bounds, Short
+from redraft.dicom.part10 import walk_file
 from redraft.dicom.scan import LAST, Foreign, read_header
 from redraft.errors import ReadError
 from redraft.security.pseudonyms import Pseudonyms

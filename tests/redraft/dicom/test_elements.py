@@ -19,7 +19,8 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from redraft.dicom.elements import Bounds, Elements, Short, walk_file
+from redraft.dicom.elements import Bounds, Elements, Short
+from redraft.dicom.part10 import walk_file
 from redraft.dicom.scan import Foreign, files_below, read_header
 from redraft.errors import ReadError
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from redraft.dicom.elements import Bounds, walk_file
+from redraft.dicom.elements import Bounds
 from redraft.dicom.frames import Frame, frames_of
+from redraft.dicom.part10 import walk_file
 from redraft.dicom.pixels import real_values, values_digest
 from redraft.errors import ReadError
 

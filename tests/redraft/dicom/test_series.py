@@ -20,7 +20,7 @@ from pydicom.sequence import Sequence
 
 from redraft.config.schema import Deid, Ingest, Limits
 from redraft.config.sources import Wanted
-from redraft.dicom.elements import _Walk
+from redraft.dicom.elements import Walk
 from redraft.dicom.series import ReadRules, Series, SeriesVolume, open_series
 from redraft.errors import ExamError, ReadError, SetAside
 from redraft.sources.selection import Selection
@@ -79,19 +79,19 @@ def test_each_file_is_walked_once(series: Callable, monkeypatch: pytest.MonkeyPa
     read: list[Path] = []
     original = Path.read_bytes
     starts: list[int] = []
-    dataset = _Walk.dataset
+    dataset = Walk.dataset
 
     def read_bytes(self: Path) -> bytes:
         read.append(self)
         return original(self)
 
-    def walk(self: _Walk, pos: int, stop: int, depth: int, *args: Any, **kwargs: Any) -> int:
+    def walk(self: Walk, pos: int, stop: int, depth: int, *args: Any, **kwargs: Any) -> int:
         starts.append(depth)
         return dataset(self, pos, stop, depth, *args, **kwargs)
 
     files = series()
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    monkeypatch.setattr(_Walk, "dataset", walk)
+    monkeypatch.setattr(Walk, "dataset", walk)
     one(open_series(files.paths, RULES))
     assert sorted(read) == sorted(files.paths)
     assert starts.count(0) == 2 * len(files.paths)  # meta information and dataset
