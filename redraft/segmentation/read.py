@@ -131,7 +131,10 @@ def open_dicom(path: Path) -> Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a warning would quote the value that it complains about
-            return pydicom.dcmread(path, force=True)
+            dataset = pydicom.dcmread(path, force=True)
+            for _ in dataset.iterall():  # values are converted when they are asked for: now, where it can be refused
+                pass
+            return dataset
     except Exception:  # what pydicom raises for damaged bytes has no common base
         raise ReadError(
             "A DICOM file cannot be read.", "Export it again; it may be cut short.", rule="unreadable"
