@@ -17,11 +17,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(intake_app, name="intake")
 
 
-@intake_app.callback()
-def _group() -> None:
-    """Keep `report` a command of its own."""
-
-
 @intake_app.command()
 def report(
     rule: Annotated[str | None, typer.Option(help="List the series that this rule decided.")] = None,
@@ -30,6 +25,7 @@ def report(
 ) -> None:
     """The manifest of intake: every series ever offered by verdict, rule and source; totals that add up."""
     from tasks.ingest.report import VERDICTS, intake_report
+    from tasks.ingest.rules import explain
 
     project = open_project(project_dir)
     manifest = intake_report(project.ledger.rows("receipt"))
@@ -43,6 +39,9 @@ def report(
             [[e["series"], e["verdict"], e["files"], e["source"], e["measured"] or None, e["at"]] for e in chosen],
             f"{len(chosen)} series by rule {rule}",
         )
+        if chosen:
+            meaning, do = explain(rule)
+            print(f"\n{rule}: {meaning}.\n  → {do}")
         return
     totals = manifest["totals"]
     print_table(
@@ -53,3 +52,14 @@ def report(
     parts = ", ".join(f"{totals[verdict]['series']} {verdict}" for verdict in VERDICTS)
     print(f"\n{totals['series']} series and stray files ({totals['files']} files): {parts}.")
     print("A series counts once. Which ones: `redraft intake report --rule RULE`.")
+
+
+@intake_app.command()
+def rules(as_json: JsonOption = False) -> None:
+    """Every rule of intake: what it means and what to do."""
+    from tasks.ingest.rules import RULES
+
+    if as_json:
+        print_json({rule: {"meaning": meaning, "do": do} for rule, (meaning, do) in RULES.items()})
+        return
+    print_table(["rule", "meaning", "what to do"], [[rule, *words] for rule, words in RULES.items()])

@@ -34,7 +34,7 @@ def commands() -> dict[tuple[str, ...], Any]:
 
 def test_every_command_takes_project_and_json() -> None:
     """`--json` everywhere; `--project` wherever there is a project to work on."""
-    without_project = {("init",), ("phantom",), ("key", "init")}
+    without_project = {("init",), ("phantom",), ("key", "init"), ("intake", "rules")}
     for name, command in commands().items():
         options = {option for parameter in command.params for option in parameter.opts}
         assert "--json" in options, name
