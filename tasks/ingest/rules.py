@@ -132,4 +132,4 @@ def explain(rule: str) -> tuple[str, str]:
     if rule.startswith("label_") and rule not in RULES:
         meaning, do = explain(rule.removeprefix("label_"))
         return f"a NIfTI label: {meaning}", do
-    return RULES[rule]
+    return RULES.get(rule, ("a rule of another version of redraft", "See that version's words for it."))
