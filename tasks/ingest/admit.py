@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
@@ -80,12 +80,21 @@ def take_in(
     finally:
         index.close()
     _draw(project, now, actor)
+    _forget_originals(project, now, actor)
     if intake.failures:
         first, others = intake.failures[0], len(intake.failures) - 1
         more = f" {others} more sources failed too." if others else ""
         what = f"{first} What the other sources offered is in.{more}" if receipts else f"{first}{more}"
         raise ServiceError(what, "Run the command again when it answers: it goes on where it stopped.", code=first.code)
     return receipts
+
+
+def _forget_originals(project: Project, now: datetime, actor: str) -> None:
+    """Remove quarantined originals older than security.vault_retention_days; the record says how many."""
+    gone = project.vault.purge(now - timedelta(days=project.config.security.vault_retention_days))
+    if gone:
+        with project.ledger.tx(actor, now) as tx:
+            tx.event("vault.purged", {"originals": gone})
 
 
 def _rules(project: Project) -> str:

@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -433,3 +433,20 @@ def test_a_series_that_its_disk_did_not_give_is_read_again(
     assert (first.verdict, first.rule) == ("refused", "read_failed")
     (second,) = take_in(place, [offered], NOW, "test", workers=0)
     assert second.verdict == "admitted"
+
+
+def test_quarantined_originals_go_when_their_retention_is_over(
+    project: Callable, offered: Path, add: Callable, tmp_path: Path
+) -> None:
+    """Links stay, originals go, the audit trail says how many; what is offered again does not bring them back."""
+    add("capture", setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.7")), add("good")
+    place = project()
+    take_in(place, [offered], datetime.now(UTC), "test")
+    links = len(list(place.vault.links()))
+    assert len(list(place.vault.originals())) == 4
+    later = datetime.now(UTC) + timedelta(days=place.config.security.vault_retention_days + 1)
+    take_in(place, [offered], later, "test")
+    assert list(place.vault.originals()) == [] and len(list(place.vault.links())) == links
+    (event,) = [row for row in place.ledger.rows("audit_event") if row["kind"] == "vault.purged"]
+    assert '"originals":4' in json.dumps(event["payload"]).replace(" ", "").replace("\\", "")
+    assert not verify_ledger(place.ledger).broken
