@@ -67,8 +67,8 @@ def test_inputs_are_the_same_for_the_same_number(seeds: list[Seed]) -> None:
     assert len({tuple(drawn(seeds, 7, n).files.values()) for n in range(200)}) > 190
 
 
-def test_alterations_mostly_keep_the_structure(seeds: list[Seed]) -> None:
-    """Else every input would be refused by the first check, and nothing behind it would be tried."""
+def test_alterations_often_keep_the_structure(seeds: list[Seed]) -> None:
+    """More than a third: else the first check would refuse every input, and nothing behind it would be tried."""
     from redraft.dicom.elements import Bounds
     from redraft.dicom.part10 import walk_file
     from redraft.errors import ReadError
@@ -81,7 +81,7 @@ def test_alterations_mostly_keep_the_structure(seeds: list[Seed]) -> None:
             whole += 1
         except ReadError:
             pass
-    assert whole > 120
+    assert whole > 100
 
 
 def test_workers_outlive_a_library_s_errors(tmp_path: Path) -> None:
