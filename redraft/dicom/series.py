@@ -26,7 +26,7 @@ from redraft.dicom.geometry import SeriesGeometry, check_slices, series_geometry
 from redraft.dicom.part10 import File, declared_voxels, walk_file
 from redraft.dicom.pixels import stack, values_digest
 from redraft.dicom.resample import resample
-from redraft.dicom.split import split
+from redraft.dicom.split import check_turns, split
 from redraft.errors import ExamError, ReadError
 from redraft.sources.selection import Selection
 from redraft.volumes import Volume
@@ -216,6 +216,8 @@ def open_series(paths: Sequence[Path], rules: ReadRules) -> Series:
         _of_one_unit(part.frames)
         geometry = series_geometry([frame.geometry for frame in part.frames], rules.max_spacing_mm, rules.resampled)
         sorted_frames = [part.frames[n] for n in geometry.order]
+        if geometry.defects:
+            check_turns(sorted_frames)
         uid = sorted_frames[0].uid
         if uid not in headers:
             headers[uid] = _header(next(file for file in files if file.sop_instance == uid))

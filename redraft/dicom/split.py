@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from redraft.dicom.frames import Frame
 from redraft.dicom.geometry import places
@@ -90,6 +90,24 @@ def split(frames: Sequence[Frame], digest: Callable[[Frame], str]) -> tuple[list
         key = ",".join(f"{attribute}={value}" for attribute, value in name)
         parts.append(Part(key, [frames[n] for n in members]))
     return parts, dropped
+
+
+def check_turns(frames: Sequence[Frame]) -> None:
+    """Refuse slices, given in order, of several volumes by turns: no resampling may mix them.
+
+    Raises
+    ------
+    GeometryError
+        several_volumes.
+    """
+    for key in SPLIT_KEYS:
+        values = [frame.keys.get(key, "") for frame in frames]
+        runs = 1 + sum(one != other for one, other in pairwise(values))
+        if runs > len(set(values)):
+            raise GeometryError(
+                "Slices of several volumes lie between each other.", "Send them as series of their own.",
+                rule="several_volumes", measured={"by": key, "volumes": len(set(values))},
+            )  # fmt: skip
 
 
 def _without_copies(

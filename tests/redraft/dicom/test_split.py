@@ -162,3 +162,19 @@ def test_one_uid_for_two_images_is_refused(series: Callable, tmp_path: Path) -> 
     dataset.PixelData = bytes(70)
     dataset.save_as(tmp_path / "other.dcm")
     assert refused([*files.paths, tmp_path / "other.dcm"])[0] == "conflicting_duplicates"
+
+
+def test_volumes_that_lie_between_each_other_are_not_resampled(series: Callable) -> None:
+    """Two acquisitions half a step apart look like one uneven series; mixing them would invent an image."""
+    files = series((7, 5, 8))
+
+    def two(dataset: Dataset, k: int) -> None:
+        dataset.AcquisitionNumber, dataset.ImagePositionPatient = 1 + k % 2, [0, 0, k // 2 * 3 + k % 2 * 1.3]
+
+    files.edit(two)
+    with pytest.raises(ExamError) as caught:
+        open_series(files.paths, ReadRules(uneven_spacing="resample"))
+    assert (caught.value.rule, caught.value.measured) == ("several_volumes", {"by": "AcquisitionNumber", "volumes": 2})
+    files.edit(lambda dataset, k: setattr(dataset, "AcquisitionNumber", 1 + k // 4))
+    (volume,) = open_series(files.paths, ReadRules(uneven_spacing="resample")).volumes()
+    assert isinstance(volume, SeriesVolume) and volume.resampled
