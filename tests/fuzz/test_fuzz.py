@@ -13,7 +13,7 @@ from tests.fuzz.run import drawn, fuzz, replay
 from tests.fuzz.seeds import Seed, build
 from tests.fuzz.target import Answer, Case, start
 
-COUNT = 1200
+COUNT = 900
 
 
 @pytest.fixture(scope="module")
