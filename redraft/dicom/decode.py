@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from functools import cached_property, lru_cache
 from typing import Any
@@ -108,7 +109,7 @@ class PixelSource:
         data = bytes(self.data)
         self.data = memoryview(b"")
         found = list(generate_frames(data, number_of_frames=self.frames, extended_offsets=offsets))
-        if len(found) != self.frames:
+        if len(found) != self.frames or _repeated(data):
             raise ValueError
         return found
 
@@ -138,6 +139,18 @@ class PixelSource:
             raise ReadError("A slice's pixels are not of the declared size.", AGAIN, rule="size", measured=measured)
         # JPEG-LS knows no signed values (ISO 14495-1): decoders leave a negative one what its stored bits are unsigned.
         return self._cleaned(values) if self.syntax in STORED_AS_BITS else values
+
+
+def _repeated(data: bytes) -> bool:
+    """Whether behind the fragments stands what belongs before them: the pixels once more, say (PS3.5 7.1, A.4)."""
+    pos, ended = 0, False
+    while pos + 8 <= len(data):
+        group, element, length = struct.unpack_from("<HHI", data, pos)
+        if ended:
+            return 0 < group << 16 | element <= PIXEL_DATA
+        ended = (group, element) == (0xFFFE, 0xE0DD)
+        pos += 8 if ended else 8 + length
+    return False
 
 
 def syntax_name(uid: str) -> str:

@@ -261,3 +261,14 @@ def test_runs_that_overflow_their_segment_are_refused(series: Callable, runs: in
         assert values.shape == (7, 5, 4)
     except ExamError as error:
         assert error.rule == "undecodable"
+
+
+def test_compressed_pixels_that_stand_twice_are_refused(series: Callable) -> None:
+    """Readers disagree on which of them count; padding behind them is allowed."""
+    files = series()
+    by_pydicom(RLELossless)(files.paths[1])
+    raw = files.paths[1].read_bytes()
+    files.paths[1].write_bytes(raw + b"\xfc\xff\xfc\xffOB\0\0\x02\0\0\0\0\0")
+    np.testing.assert_array_equal(read(files.paths).volume.array, files.hu)
+    files.paths[1].write_bytes(raw + raw[raw.index(b"\xe0\x7f\x10\x00") :])
+    assert refused(files.paths)[0] == "undecodable"
