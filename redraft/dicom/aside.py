@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redraft.dicom.part10 import File
 from redraft.errors import SetAside
-from redraft.sources.wanted import KEYWORDS
+from redraft.selection.wanted import KEYWORDS
 
 if TYPE_CHECKING:
     from redraft.dicom.series import ReadRules

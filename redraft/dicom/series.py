@@ -28,7 +28,7 @@ from redraft.dicom.pixels import stack, values_digest
 from redraft.dicom.resample import resample
 from redraft.dicom.split import check_turns, split
 from redraft.errors import ExamError, ReadError
-from redraft.sources.selection import Selection
+from redraft.selection import Selection
 from redraft.volumes import Volume
 
 if TYPE_CHECKING:

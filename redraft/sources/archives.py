@@ -19,9 +19,9 @@ from typing import IO, Any
 
 from redraft.config.schema import Limits
 from redraft.errors import StorageError
+from redraft.file_names import ASIDE, NIFTI
 from redraft.files import atomic_path, sweep_partials
 from redraft.security.pseudonyms import Pseudonyms
-from redraft.sources.names import ASIDE, NIFTI
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redraft.errors import ServiceError
+from redraft.file_names import ASIDE, NIFTI, is_label_file, nifti_stem
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.sources.archives import is_archive
 from redraft.sources.index import Seen, SourceIndex
-from redraft.sources.names import ASIDE, NIFTI, is_label_file, nifti_stem
 from redraft.sources.protocol import Offer
 from redraft.sources.unpacked import Held, Unpacked
 

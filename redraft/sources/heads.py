@@ -9,7 +9,7 @@ from redraft.dicom.part10 import walk_file
 from redraft.dicom.scan import LAST, Foreign, read_header
 from redraft.errors import ReadError
 from redraft.security.pseudonyms import Pseudonyms
-from redraft.sources.selection import Selection
+from redraft.selection import Selection
 
 FIRST_BYTES = 64 * 1024
 # Beyond this a header is no header any more.

@@ -180,9 +180,9 @@ def backend_for(project: Project) -> FolderBackend:
 
     if project.config.dispatch.backend == "folder":
         return FolderBackend(project.work, project.config.structures, geometry)
-    from redraft.dicom.oracle import TruthIndex
     from redraft.errors import ConfigError
     from redraft.reader_model import EffortParameters, VolumeParameters
+    from redraft.segmentation.truth import TruthIndex
 
     simulation, config = project.config.simulation, project.config
     if simulation.oracle is None:

@@ -13,12 +13,12 @@ from redraft.config.sources import FolderSource as FolderSection
 from redraft.digest import sha256_json
 from redraft.errors import ServiceError, StateError
 from redraft.project import Project
+from redraft.selection import Selection
 from redraft.sources import open_source
 from redraft.sources.archives import ArchiveLimits
 from redraft.sources.folder import FolderSource, Scan
 from redraft.sources.index import SourceIndex
 from redraft.sources.protocol import SourceContext
-from redraft.sources.selection import Selection
 from redraft.sources.unpacked import Judge, Unpacked
 from redraft.splits import POOL, TEST, UNDRAWN, VALIDATION, draw_splits
 from redraft.workers import Lost, Workers

@@ -16,10 +16,10 @@ from typing import Literal
 
 from redraft.digest import sha256_json
 from redraft.errors import ExamError, RedraftError, ServiceError
+from redraft.file_names import nifti_stem
+from redraft.selection import Selection
 from redraft.sources.index import SourceIndex
-from redraft.sources.names import nifti_stem
 from redraft.sources.protocol import Offer, Source
-from redraft.sources.selection import Selection
 from redraft.workers import Lost, Workers
 from tasks.ingest.jobs import READER, Job, Setup, job_kind
 from tasks.ingest.receipts import Receipt

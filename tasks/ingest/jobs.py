@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from redraft.config.schema import Config
+from redraft.file_names import is_label_file, is_nifti
 from redraft.project import Project
-from redraft.sources.names import is_label_file, is_nifti
-from redraft.sources.selection import Selection
+from redraft.selection import Selection
 
 # Started in workers by name, so that pydicom and the decoders are imported there and not here.
 SCANNER, READER = "tasks.ingest.reading:scanner", "tasks.ingest.reading:reader"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from redraft.config.schema import Ingest
 from redraft.errors import GeometryError, ReadError
+from redraft.file_names import nifti_stem
 from redraft.security.pseudonyms import Pseudonyms
-from redraft.sources.names import nifti_stem
 from redraft.volumes import Volume, grid_difference, read_volume
 from tasks.ingest.receipts import Receipt
 

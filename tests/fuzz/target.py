@@ -29,10 +29,10 @@ from redraft.dicom.scan import Foreign, Header, read_header
 from redraft.errors import ExamError, ServiceError
 from redraft.project import Project
 from redraft.segmentation.read import interpret
+from redraft.selection import Selection
 from redraft.sources.archives import ArchiveLimits, unpack
 from redraft.sources.dicomweb import DicomWebSource
 from redraft.sources.protocol import SourceContext
-from redraft.sources.selection import Selection
 from tasks.ingest.jobs import Job, Setup
 from tasks.ingest.reading import Reader
 from tasks.ingest.receipts import Receipt

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from redraft.config.sources import DicomWebSource as Section
 from redraft.errors import TransferError
 from redraft.files import sweep_partials
+from redraft.selection import Selection
 from redraft.sources.announced import not_as_announced
 from redraft.sources.dicomweb import qido, stow
 from redraft.sources.dicomweb.connection import Connection
@@ -20,7 +21,6 @@ from redraft.sources.dicomweb.session import Busy, Refusal, answering, check
 from redraft.sources.dicomweb.wado import ACCEPT, Arrival, bodies, without_bulk
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.retry import NotNow, gave_up, persist
-from redraft.sources.selection import Selection
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -11,7 +11,7 @@ from datetime import date
 from pydicom.dataset import Dataset
 
 from redraft.config.sources import Wanted
-from redraft.sources.selection import Selection
+from redraft.selection import Selection
 
 STUDY_KEYS = ("StudyInstanceUID", "StudyDate", "AccessionNumber", "StudyDescription", "ModalitiesInStudy")
 SERIES_KEYS = (

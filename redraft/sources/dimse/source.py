@@ -26,13 +26,13 @@ from pynetdicom.sop_class import Verification
 from redraft.config.sources import DimseSource as Section
 from redraft.errors import ServiceError, TransferError
 from redraft.files import sweep_partials
+from redraft.selection import Selection
 from redraft.sources import scp
 from redraft.sources.announced import not_as_announced
 from redraft.sources.dimse.arrivals import FromPacs, SeriesKeeper, whole_in
 from redraft.sources.dimse.queries import SERIES_KEYS, number_of, query_of, study_queries, text_of, unmet
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.retry import NotNow, gave_up, persist
-from redraft.sources.selection import Selection
 
 # Some PACS answer C-MOVE before the last instance has arrived; that long may nothing come before we stop waiting.
 _LATE_SECONDS = 10.0

@@ -16,16 +16,16 @@ from typing import NamedTuple
 from redraft.config.sources import S3Source as Section
 from redraft.digest import sha256_json
 from redraft.errors import TransferError
+from redraft.file_names import ASIDE, NIFTI, is_label_file, nifti_stem
+from redraft.selection import Selection
 from redraft.sources.announced import not_as_announced
 from redraft.sources.archives import ArchiveLimits, is_archive, printable
 from redraft.sources.heads import FIRST_BYTES, MOST_BYTES, judge_bytes, judge_file
 from redraft.sources.index import Seen
-from redraft.sources.names import ASIDE, NIFTI, is_label_file, nifti_stem
 from redraft.sources.partial import PREFIX
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.s3.bucket import PART, Bucket, Entry
 from redraft.sources.s3.remembered import Folder, by_folder
-from redraft.sources.selection import Selection
 from redraft.sources.unpacked import NOT_WHOLE, Unpacked
 
 AT_ONCE = 16

@@ -23,7 +23,7 @@ from redraft.config.sources import Wanted
 from redraft.dicom.elements import Walk
 from redraft.dicom.series import ReadRules, Series, SeriesVolume, open_series
 from redraft.errors import ExamError, ReadError, SetAside
-from redraft.sources.selection import Selection
+from redraft.selection import Selection
 
 RULES = ReadRules(modalities=("CT",))
 SEG, SC, MR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.4"

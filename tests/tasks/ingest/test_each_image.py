@@ -14,7 +14,7 @@ import pytest
 from redraft.dicom import series as series_module
 from redraft.project import Project
 from redraft.segmentation.exam import ExamGeometry
-from redraft.sources.selection import Selection
+from redraft.selection import Selection
 from tasks.ingest.admit import take_in
 from tasks.ingest.jobs import Job, Setup
 from tasks.ingest.reading import reader

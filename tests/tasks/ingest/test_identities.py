@@ -16,9 +16,9 @@ import pydicom
 import pytest
 
 from flows import intake
+from redraft.file_names import nifti_stem
 from redraft.phantom import write_phantom
 from redraft.project import Project
-from redraft.sources.names import nifti_stem
 
 FAMILY = "Wintergarten"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from redraft.config.sources import Wanted
 from redraft.digest import sha256_json
 from redraft.errors import ConfigError
-from redraft.sources.wanted import KEYWORDS, read_accessions, unwanted
+from redraft.selection.wanted import KEYWORDS, read_accessions, unwanted
 
 NOT_SELECTED = "not_selected"
 

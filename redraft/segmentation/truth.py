@@ -17,11 +17,11 @@ from redraft.config.schema import Structure
 from redraft.dicom.contours import open_rtstruct, referenced_series
 from redraft.dicom.scan import Header, files_below, read_header
 from redraft.errors import LabelError, ReadError, RedraftError
+from redraft.file_names import is_label_file, is_nifti, nifti_stem
 from redraft.security.pseudonyms import Pseudonyms
 from redraft.segmentation.exam import ExamGeometry
 from redraft.segmentation.read import open_dicom, read_labels, read_segmentation
 from redraft.segmentation.seg_in import SEG_CLASSES, seg_referenced_series
-from redraft.sources.names import is_label_file, is_nifti, nifti_stem
 
 __all__ = ["TruthIndex", "read_labels"]
 

@@ -13,8 +13,8 @@ import pytest
 from redraft.config.schema import Structure, StructureKind
 from redraft.dicom.contours import open_rtstruct, referenced_series
 from redraft.dicom.geometry import LPS_TO_RAS
-from redraft.dicom.oracle import TruthIndex, read_labels
 from redraft.errors import LabelError, ReadError
+from redraft.file_names import is_label_file, is_nifti, nifti_stem
 from redraft.phantom.series import Uids, save
 from redraft.phantom.write import STRUCTURES, _affine, _rng, draw_exam, write_phantom
 from redraft.security.keys import KeyRing
@@ -22,7 +22,7 @@ from redraft.security.pseudonyms import Pseudonyms
 from redraft.segmentation.exam import ExamGeometry
 from redraft.segmentation.origin import Origin
 from redraft.segmentation.seg_out import build_seg
-from redraft.sources.names import is_label_file, is_nifti, nifti_stem
+from redraft.segmentation.truth import TruthIndex, read_labels
 from redraft.volumes import Volume
 
 SHAPE, SPACING = (48, 40, 16), (7.2, 7.2, 12.0)

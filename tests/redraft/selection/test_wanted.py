@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redraft.config.sources import Wanted
-from redraft.sources.wanted import KEYWORDS, read_accessions, unwanted
+from redraft.selection.wanted import KEYWORDS, read_accessions, unwanted
 
 HEADER = {
     "Modality": "CT", "StudyDescription": "Thorax native", "SeriesDescription": "Axial 1.0 [B30f]",
