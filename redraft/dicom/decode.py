@@ -90,6 +90,8 @@ class PixelSource:
         if size == 1 and not self.little and self.wide:  # words of two bytes, swapped (PS3.5 8.1.1, annex D)
             words = np.frombuffer(self.data[: len(self.data) // 2 * 2], ">u2").astype("<u2").view(f"{kind}1")
             values = words[index * count : (index + 1) * count]
+            if len(values) < count:  # half a word at the end
+                raise ReadError("A slice has fewer pixels than it declares.", AGAIN, rule="truncated")
         else:
             values = np.frombuffer(self.data, f"{'<' if self.little else '>'}{kind}{size}", count, index * count * size)
         return self._cleaned(values.reshape(self.rows, self.columns))

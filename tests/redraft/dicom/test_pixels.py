@@ -243,3 +243,23 @@ def test_damaged_slices_are_read_errors(series: Callable, tmp_path: Path, data: 
         assert read_slice(tmp_path / "damaged.dcm").ndim == 2
     except ReadError as error:
         assert error.rule
+
+
+def test_half_a_word_of_swapped_bytes_is_no_pixel(series: Callable) -> None:
+    """8 bits in words of big endian, one byte short of a word: refused, not an error of the array."""
+    files = series((5, 5, 3))
+
+    def eight(dataset: Dataset, k: int) -> None:
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelData = 8, 8, 7, bytes(26)
+
+    files.edit(eight)
+    path = files.paths[1]
+    dataset = pydicom.dcmread(path)
+    dataset["PixelData"].VR = "OW"
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.2"
+    pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=False)
+    files.volume()
+    raw = path.read_bytes()
+    length = raw.index(b"\x7f\xe0\x00\x10OW") + 8
+    path.write_bytes(raw[:length] + (25).to_bytes(4, "big") + raw[length + 4 : -1])
+    assert refused(files.volume) == "truncated"
