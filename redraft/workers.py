@@ -47,6 +47,7 @@ class Lost:
 class _Worker:
     process: Any
     pipe: Connection
+    caller: Connection  # never written to; its end is the end of the process
     number: int = -1  # of the job at hand; none: -1
     started: float = 0.0
     seconds: float = 0.0
@@ -141,13 +142,15 @@ class Workers(Generic[Item, Job, Result]):
 
     def _new(self) -> _Worker:
         here, there = self._context.Pipe()
+        watched, caller = self._context.Pipe(duplex=False)
         process = self._context.Process(
-            target=_serve, args=(there, self._start, self._args, self._memory_mb), daemon=True
+            target=_serve, args=(there, watched, self._start, self._args, self._memory_mb), daemon=True
         )
         with _without_main():
             process.start()
         there.close()
-        worker = _Worker(process, here)
+        watched.close()
+        worker = _Worker(process, here, caller)
         self._workers.append(worker)
         try:
             kind, value = here.recv()
@@ -197,9 +200,11 @@ def _end(worker: _Worker) -> None:
     if worker.process.is_alive():
         worker.process.kill()
         worker.process.join()
+    worker.caller.close()
 
 
-def _serve(pipe: Connection, start: str, args: tuple, memory_mb: int) -> None:
+def _serve(pipe: Connection, caller: Connection, start: str, args: tuple, memory_mb: int) -> None:
+    _end_with(caller)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; the pipe's end ends this process
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * _MB, memory_mb * _MB))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's header
@@ -213,25 +218,17 @@ def _serve(pipe: Connection, start: str, args: tuple, memory_mb: int) -> None:
     with contextlib.suppress(EOFError, OSError):  # the caller is gone
         pipe.send(answer)
         while work is not None:
-            job = pipe.recv()
-            with _not_outliving(pipe):
-                answer = _answer(work, job, memory_mb)
-            pipe.send(answer)
+            pipe.send(_answer(work, pipe.recv(), memory_mb))
 
 
-@contextlib.contextmanager
-def _not_outliving(pipe: Connection) -> Iterator[None]:
-    """While a job is done nothing comes through the pipe but its end: then the kernel ends this process (SIGIO), even
-    inside of a decoder that hangs. Nobody is left to hold its time, and a new intake may write the same exam."""
-    flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
-    if pipe.poll():  # it ended before
-        raise EOFError
-    try:
-        yield
-    finally:
-        fcntl.fcntl(pipe, fcntl.F_SETFL, flags)
+def _end_with(caller: Connection) -> None:
+    """Have the kernel end this process (SIGIO) when `caller`, through which nothing ever comes, ends: even inside of a
+    decoder that hangs. Nobody is left to hold its time then, and a new intake may write the same exam."""
+    flags = fcntl.fcntl(caller, fcntl.F_GETFL)
+    fcntl.fcntl(caller, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(caller, fcntl.F_SETFL, flags | os.O_ASYNC)
+    if caller.poll():  # it ended before
+        os._exit(1)
 
 
 def _load(start: str) -> Callable[..., Callable[[Any], Any]]:
