@@ -89,7 +89,10 @@ def sender(
         ae.add_requested_context(CTImageStorage, syntax)
     ae.add_requested_context(Verification)
     more = {"tls_args": (tls, "localhost")} if tls else {}
-    association = ae.associate("127.0.0.1", port, ae_title=called, **more)
+    for _ in range(3):  # a sender tries again when its connection breaks while the machine is busy
+        association = ae.associate("127.0.0.1", port, ae_title=called, **more)
+        if association.is_established or association.is_rejected:
+            break
     try:
         yield association
     finally:

