@@ -15,7 +15,8 @@ LAST = 0x0028FFFF  # what grouping and geometry need stands in groups up to 0028
 FIRST_BYTES = 16_384
 BOUNDS = Bounds()
 FOREIGN = {
-    "not_dicom", "truncated", "unreadable", "missing_series_uid", "malformed", "nesting", "elements", "inflated_size",
+    "not_dicom", "truncated", "unreadable", "read_failed", "missing_series_uid", "malformed", "nesting",
+    "elements", "inflated_size",
 }  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def read_header(path: Path, bounds: Bounds = BOUNDS, *, nameless: bool = False) 
     except ReadError as error:
         return Foreign(path, error.rule)
     except OSError:
-        return Foreign(path, "unreadable")
+        return Foreign(path, "read_failed")
     if not file.sop_class:
         return Foreign(path, "unreadable")
     if not nameless and not file.elements.text("SeriesInstanceUID"):

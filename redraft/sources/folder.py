@@ -23,6 +23,12 @@ BATCH = 64
 
 # Whether this is refused the project decides, and it may have changed its mind: such files are read again.
 NAMELESS = "missing_series_uid"
+# Files that the machine did not give or could not read this time: they are read again.
+UNREAD = frozenset({"read_failed", "reader_died", "reader_failed", "time_limit", "memory_limit"})
+# Files that are or may be DICOM, and do not say of which series: it could be any that lies beside them. Its last slice
+# missing, a series looks whole, so no series with files in such a folder is known to be.
+DOUBTFUL = UNREAD | {"truncated", "malformed", "unreadable", "nesting", "elements", "inflated_size"}
+NOT_WHOLE = "folder_not_whole"
 
 # Reads headers: paths of one batch to (series pseudonym, None) or (None, rule), in order.
 Scan = Callable[[Iterable[list[str]]], Iterator[list[tuple[str | None, str | None]]]]
@@ -92,8 +98,11 @@ class FolderSource:
         single: list[Offer] = []
         archives: list[_Archive] = []
         pending: deque[list[_New]] = deque()
+        doubtful: set[str] = set()
 
         def settle(folder: str, name: str, tag: bytes, seen: Seen) -> None:
+            if seen.rule in DOUBTFUL:
+                doubtful.add(folder)
             if seen.series is not None:
                 series.setdefault(seen.series, _Group()).add(folder, name, self._number(tag, seen.stamp))
             else:
@@ -132,7 +141,8 @@ class FolderSource:
         for answers in self._scan(unread()):
             for new, (found, rule) in zip(pending.popleft(), answers, strict=True):
                 seen = Seen(new.stamp, found, rule)
-                self._index.keep(new.place, [(new.tag, seen)])
+                if rule not in UNREAD:
+                    self._index.keep(new.place, [(new.tag, seen)])
                 settle(new.folder, new.name, new.tag, seen)
         for archive in archives:
             single += self._members(archive, series)
@@ -142,7 +152,8 @@ class FolderSource:
             paths = group.paths()
             shown = (*map(str, paths), *(archive.path for archive in group.members))
             handle = (paths, group.members)
-            yield Offer(series_id, f"{group.stamp:032x}", group.files, handle, group.refused, shown)
+            doubt = None if doubtful.isdisjoint(group.names) else NOT_WHOLE
+            yield Offer(series_id, f"{group.stamp:032x}", group.files, handle, group.refused, shown, doubt)
         yield from single
 
     def fetch(self, offer: Offer, folder: Path) -> Sequence[Path]:

@@ -35,6 +35,8 @@ class Offer:
         What the source itself needs to fetch it. May hold clear identifiers: never stored, logged or shown.
     refused : str, optional
         Rule by which this is refused without being fetched (a file that is no DICOM, say).
+    doubt : str, optional
+        Rule by which it is not admitted though it may look whole (a file beside it cannot be read, say).
     shown : tuple of str
         Where it lies, in clear, for the terminal of the person who called; nowhere else.
     """
@@ -45,6 +47,7 @@ class Offer:
     handle: Any = field(repr=False, default=None)
     refused: str | None = None
     shown: tuple[str, ...] = field(repr=False, default=())
+    doubt: str | None = None
 
 
 class Source(Protocol):
@@ -83,7 +86,7 @@ class SourceContext:
     secret : function
         Resolves a SecretRef to its text.
     resolve : function
-        A path of project.yaml to an absolute path.
+        A path of project.yaml to an absolute one; refused inside the project, for what sources name holds secrets.
     inbox : Path
         Folder outside the project for what `redraft receive` is sent.
     index : SourceIndex, optional
@@ -110,7 +113,7 @@ class SourceContext:
         return cls(
             pseudonyms=project.pseudonyms,
             secret=lambda reference: read_secret(reference, project.env, project.root),
-            resolve=project.resolve,
+            resolve=project.outside,
             inbox=project.vault_dir / "inbox",
             index=index,
             limits=project.config.ingest.limits,

@@ -24,8 +24,8 @@ from redraft.workers import Lost, Workers
 from tasks.ingest.jobs import READER, Job, Setup, job_kind
 from tasks.ingest.receipts import Receipt
 
-# Refusals that may be the machine's fault and not the series': it is read again the next time.
-TRANSIENT = frozenset({"read_failed"})
+# Refusals that say nothing of the series itself (the machine failed, a file beside it is damaged): it is read again.
+TRANSIENT = frozenset({"read_failed", "folder_not_whole"})
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,7 @@ class Intake:
             selection=place.selection,
             fresh=self._fresh.get(offer.series_id, frozenset()),
             image=image,
+            doubt=offer.doubt,
             external=next((name for name in self.external if name in names), None),
         )
         return _Work(place, offer, job)

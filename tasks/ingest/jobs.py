@@ -53,6 +53,8 @@ class Job:
         Exams admitted since the workers were set up.
     image : Path, optional
         For a label file: the image of the same name.
+    doubt : str, optional
+        Rule by which it is not admitted though it may look whole.
     external : str, optional
         Name of the external set that it belongs to.
     """
@@ -65,6 +67,7 @@ class Job:
     fresh: frozenset[str] = frozenset()
     image: Path | None = None
     external: str | None = None
+    doubt: str | None = None
 
 
 def job_kind(path: Path) -> Literal["dicom", "nifti", "label"]:

@@ -149,6 +149,8 @@ class Reader:
         measured = dict(found.measured) | ({"volume": shown(found.key)} if found.key else {})
         if exam_id in self._admitted or exam_id in job.fresh:
             return self._again(found.volume, series_id, exam_id)
+        if job.doubt is not None:
+            return Receipt(series_id, "refused", job.doubt, len(job.paths))
         patient = str(series.header.get("PatientID") or series.header.get("StudyInstanceUID") or uid)
         instances = {(self._pseudonyms.uid(uid), size) for uid, size in series.instances}
         record = ExamRecord(

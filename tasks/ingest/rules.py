@@ -60,6 +60,8 @@ RULES: dict[str, tuple[str, str]] = {
     "no_instance": ("an object names no class or no instance", SENDER),
     "missing_series_uid": ("names no series, so nobody can say what belongs to it",
                            "Export it with UIDs, or set `ingest.nameless_series: by_folder`."),
+    "folder_not_whole": ("a file beside it cannot be read, and may be one of its slices",
+                         "Mend or remove that file (it has a receipt of its own), then run `redraft ingest` again."),
     "mixed_series": ("files of several series were offered as one", AGAIN),
     "no_files": ("the series has no files any more", AGAIN),
     "read_twice": ("the pixels were asked for twice", "Report it: this is a defect."),

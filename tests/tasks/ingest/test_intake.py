@@ -450,3 +450,42 @@ def test_quarantined_originals_go_when_their_retention_is_over(
     (event,) = [row for row in place.ledger.rows("audit_event") if row["kind"] == "vault.purged"]
     assert '"originals":4' in json.dumps(event["payload"]).replace(" ", "").replace("\\", "")
     assert not verify_ledger(place.ledger).broken
+
+
+def test_a_last_slice_that_nobody_can_read_makes_no_shorter_exam(
+    project: Callable, offered: Path, add: Callable
+) -> None:
+    """Its header cut off, the file names no series: nothing beside it is taken for whole; elsewhere it goes on."""
+    last = add("a")[-1]
+    add("b")
+    whole = last.read_bytes()
+    last.write_bytes(whole[:400])
+    place = project()
+    found = {(source(offered, r), r.verdict, r.rule) for r in take_in(place, [offered], NOW, "test")}
+    assert found == {
+        ("a", "refused", "truncated"), ("a", "refused", "folder_not_whole"), ("b", "admitted", "admitted"),
+    }  # fmt: skip
+    last.write_bytes(whole)
+    found = {(source(offered, r), r.verdict, r.files) for r in take_in(place, [offered], NOW, "test")}
+    assert found == {("a", "admitted", 4), ("b", "duplicate", 4)}
+
+
+def test_a_header_that_its_disk_did_not_give_is_read_again(
+    project: Callable, offered: Path, add: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is not remembered as refused, and its series does not come in without it meanwhile."""
+    last = add("a")[-1]
+    place = project()
+    opened = open
+
+    def failing(path: Any, *args: Any, **options: Any) -> Any:
+        if path == last:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return opened(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("redraft.dicom.scan.open", failing, raising=False)
+        first = take_in(place, [offered], NOW, "test", workers=0)
+    assert sorted(r.rule for r in first) == ["folder_not_whole", "read_failed"]
+    (second,) = take_in(place, [offered], NOW, "test", workers=0)
+    assert (second.verdict, second.files) == ("admitted", 4)
