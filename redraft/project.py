@@ -72,13 +72,6 @@ class Project:
         """A path of project.yaml: `~` expanded, relative to the project directory."""
         return (self.root / Path(path).expanduser()).resolve()
 
-    def outside(self, path: str | Path) -> Path:
-        """A path to what may hold secrets or names. ConfigError inside the project: that gets published."""
-        place = self.resolve(path)
-        if place.is_relative_to(self.root):
-            raise ConfigError(f"{place} lies inside the project.", "Move it out: the project gets published.")
-        return place
-
     # -- handles ------------------------------------------------------------------------------------------------------
     @cached_property
     def rates(self) -> RateCard:

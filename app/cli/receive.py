@@ -12,6 +12,7 @@ from app.cli.common import JsonOption, ProjectOption, open_project, print_json, 
 if TYPE_CHECKING:
     from redraft.config.sources import ReceiveSource
     from redraft.project import Project
+    from redraft.sources.protocol import SourceContext
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +38,7 @@ def receive(
     project = open_project(project_dir)
     section = _section(project, source)
     context = SourceContext.of(project)
-    inbox = inbox_folder(section, context, project.root)
+    inbox = inbox_folder(section, context)
     if accept is not None:
         from redraft.errors import UsageError
 
@@ -50,10 +51,10 @@ def receive(
         else:
             print_table(["series", "instances", "state"], [[w.series_id, w.files, w.state] for w in waiting])
         return
-    _run(project, section, inbox, as_json)
+    _run(project, context, section, inbox, as_json)
 
 
-def _run(project: Project, section: ReceiveSource, inbox: Path, as_json: bool) -> None:
+def _run(project: Project, context: SourceContext, section: ReceiveSource, inbox: Path, as_json: bool) -> None:
     import logging
     import signal
     import threading
@@ -64,7 +65,7 @@ def _run(project: Project, section: ReceiveSource, inbox: Path, as_json: bool) -
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with receiving(section, inbox, project.root, project.pseudonyms, project.resolve) as running:
+    with receiving(section, inbox, project.root, project.pseudonyms, context.resolve) as running:
         host, port = running.address
         if as_json:
             print_json({"source": section.name, "ae_title": section.ae_title, "host": host, "port": port})

@@ -29,7 +29,7 @@ def open_source(section: SourceSection, context: SourceContext) -> Source:
         case kinds.ReceiveSource():
             from redraft.sources.receive.inbox import InboxSource, inbox_folder
 
-            folder = inbox_folder(section, context, context.resolve("."))
+            folder = inbox_folder(section, context)
             return InboxSource(section, folder, keep_days=context.keep_days)
         case kinds.S3Source():
             from redraft.sources.s3 import S3Source

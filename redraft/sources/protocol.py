@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from redraft.errors import ConfigError
+
 if TYPE_CHECKING:
     from redraft.config.base import SecretRef
     from redraft.config.schema import Limits
@@ -85,8 +87,8 @@ class SourceContext:
     ----------
     secret : function
         Resolves a SecretRef to its text.
-    resolve : function
-        A path of project.yaml to an absolute one; refused inside the project, for what sources name holds secrets.
+    project : Path
+        The project's directory. Nothing that a source is configured with may lie in it: it gets published.
     inbox : Path
         Folder outside the project for what `redraft receive` is sent.
     index : SourceIndex, optional
@@ -99,7 +101,7 @@ class SourceContext:
 
     pseudonyms: Pseudonyms
     secret: Callable[[SecretRef], str]
-    resolve: Callable[[str | Path], Path]
+    project: Path
     inbox: Path
     index: SourceIndex | None = None
     limits: Limits | None = None
@@ -113,9 +115,16 @@ class SourceContext:
         return cls(
             pseudonyms=project.pseudonyms,
             secret=lambda reference: read_secret(reference, project.env, project.root),
-            resolve=project.outside,
+            project=project.root,
             inbox=project.vault_dir / "inbox",
             index=index,
             limits=project.config.ingest.limits,
             keep_days=project.config.security.vault_retention_days,
         )
+
+    def resolve(self, path: str | Path) -> Path:
+        """A path of project.yaml to an absolute one. Raises ConfigError inside the project."""
+        place = (self.project / Path(path).expanduser()).resolve()
+        if place.is_relative_to(self.project.resolve()):
+            raise ConfigError(f"{place} lies inside the project.", "Move it out: the project gets published.")
+        return place

@@ -116,15 +116,15 @@ def _places(project: Project, paths: Sequence[Path] | None, index: SourceIndex, 
     if paths is not None:
         return [Place(folder(paths), "folder")]
     places = []
+    context = SourceContext.of(project, index)
     sections = [section for section in project.config.ingest.sources if section.take_in]
     folders = [section for section in sections if isinstance(section, FolderSection)]
     for wanted, group in groupby(folders, lambda section: section.wanted):
         found = [project.resolve(section.path) for section in group]
-        places.append(Place(folder(found), "folder", Selection.of(wanted, project.outside)))
-    context = SourceContext.of(project, index)
+        places.append(Place(folder(found), "folder", Selection.of(wanted, context.resolve)))
     for section in sections:
         if not isinstance(section, FolderSection):
-            selection = Selection.of(section.wanted, project.outside)
+            selection = Selection.of(section.wanted, context.resolve)
             places.append(Place(open_source(section, context), section.kind, selection))
     return places
 

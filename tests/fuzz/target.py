@@ -139,7 +139,7 @@ class Target:
         section = WebSection.model_validate(
             {"kind": "dicomweb", "name": "pacs", "url": self._web.url, "retry": retry, "page": 50}
         )
-        context = SourceContext(self._project.pseudonyms, str, lambda path: Path(path), folder)
+        context = SourceContext(self._project.pseudonyms, str, self._project.root, folder)
         source = DicomWebSource(section, context, wait=lambda _: None)
         paths, receipts = [], []
         try:

@@ -167,7 +167,7 @@ def pacs(host_port: int, title: str = "PACS", wanted: dict[str, Any] | None = No
     def secret(reference: SecretRef) -> str:
         raise AssertionError(reference)
 
-    return DimseSource(Section.model_validate(values), SourceContext(NAMES, secret, Path, Path("/nowhere")))
+    return DimseSource(Section.model_validate(values), SourceContext(NAMES, secret, Path("/project"), Path("/nowhere")))
 
 
 def port_of(source: DimseSource) -> int:

@@ -122,15 +122,10 @@ def _readable(tls: Tls, name: str, context: SourceContext) -> Path:
         content = path.read_bytes()
     except OSError:
         raise SecurityError(f"`tls.{name}` ({path}) cannot be read.", "Check the path and its permissions.") from None
-    if name == "key":
-        if path.is_relative_to(context.resolve(".")):
-            raise SecurityError(
-                f"`tls.key` ({path}) lies inside the project.", "Move it out: the project gets published."
-            )
-        if b"ENCRYPTED" in content:  # OpenSSL would ask for the passphrase on the terminal and wait
-            raise SecurityError(
-                f"`tls.key` ({path}) has a passphrase.", "Store it without one, readable by its owner only (mode 0600)."
-            )
+    if name == "key" and b"ENCRYPTED" in content:  # OpenSSL would ask for the passphrase on the terminal and wait
+        raise SecurityError(
+            f"`tls.key` ({path}) has a passphrase.", "Store it without one, readable by its owner only (mode 0600)."
+        )
     return path
 
 

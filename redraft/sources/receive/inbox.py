@@ -12,7 +12,7 @@ from pathlib import Path
 
 from redraft.config.sources import ReceiveSource
 from redraft.digest import sha256_json
-from redraft.errors import ConfigError, StorageError, TransferError
+from redraft.errors import StorageError, TransferError
 from redraft.files import sync_directory, write_text
 from redraft.sources.protocol import Offer, SourceContext
 from redraft.sources.receive.transfers import held
@@ -34,21 +34,12 @@ class Waiting:
     state: str
 
 
-def inbox_folder(section: ReceiveSource, context: SourceContext, project: Path) -> Path:
+def inbox_folder(section: ReceiveSource, context: SourceContext) -> Path:
     """Where a `receive` source keeps what it was sent. Raises ConfigError for a folder inside the project.
 
     Two sources without a `folder` of their own have one inbox each.
     """
-    if section.folder is None:
-        folder = context.inbox / section.name
-    else:
-        folder = context.resolve(section.folder)
-    if folder.resolve().is_relative_to(project.resolve()):
-        raise ConfigError(
-            f"The inbox of source {section.name} lies inside the project, which gets published.",
-            "Set its `folder` to one outside of the project.",
-        )
-    return folder
+    return context.resolve(context.inbox / section.name if section.folder is None else section.folder)
 
 
 class InboxSource:

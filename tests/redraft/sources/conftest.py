@@ -29,7 +29,7 @@ def context(tmp_path: Path) -> Callable[..., SourceContext]:
         return SourceContext(
             pseudonyms=Pseudonyms(KeyRing.published_demo()),
             secret=secret,
-            resolve=lambda path: (project / Path(path).expanduser()).resolve(),
+            project=project,
             inbox=tmp_path / "inbox",
         )
 

@@ -239,11 +239,9 @@ def test_where_the_inbox_lies(tmp_path: Path) -> None:
         raise AssertionError(reference)
 
     project = tmp_path / "project"
-    context = SourceContext(
-        Pseudonyms(KeyRing.published_demo()), secret, lambda path: (project / path).resolve(), tmp_path / "inbox"
-    )
-    assert inbox_folder(section(), context, project) == tmp_path / "inbox" / "pacs"
-    assert inbox_folder(section(folder="../elsewhere"), context, project) == tmp_path / "elsewhere"
+    context = SourceContext(Pseudonyms(KeyRing.published_demo()), secret, project, tmp_path / "inbox")
+    assert inbox_folder(section(), context) == tmp_path / "inbox" / "pacs"
+    assert inbox_folder(section(folder="../elsewhere"), context) == tmp_path / "elsewhere"
     with pytest.raises(ConfigError, match="inside the project"):
-        inbox_folder(section(folder="data/inbox"), context, project)
+        inbox_folder(section(folder="data/inbox"), context)
     shutil.rmtree(project, ignore_errors=True)

@@ -216,7 +216,7 @@ def test_what_is_not_selected_is_refused_unfetched(store: Store) -> None:
     assert refused(accessions=accessions) == {one: "not_selected", two: None}
     assert refused() == {one: None, two: None}
     with pytest.raises(ConfigError, match="accession numbers"):
-        store.offers(wanted=Wanted(accessions=Path("missing.txt")))
+        store.offers(wanted=Wanted(accessions=Path("../missing.txt")))
 
 
 def test_objects_in_an_archive_class_are_refused_until_restored(store: Store) -> None:
@@ -386,7 +386,7 @@ def _fetch_in_a_process(section: Section, entry: Entry, target: Path, keys: dict
 
     bucket_module.PART = 100_000
     context = SourceContext(
-        Pseudonyms(KeyRing.published_demo()), lambda reference: keys[str(reference.env)], Path, inbox
+        Pseudonyms(KeyRing.published_demo()), lambda reference: keys[str(reference.env)], Path("/project"), inbox
     )
     Bucket(section, context).get(entry, target)
 
@@ -502,7 +502,7 @@ def test_a_missing_bucket_and_a_dead_endpoint_are_named(store: Store) -> None:
     with pytest.raises(ServiceError, match="no valid request"):
         store.offers(bucket="no valid bucket")
     with pytest.raises(ConfigError, match="certificates"):
-        store.offers(ca="missing.pem")
+        store.offers(ca="../missing.pem")
     with pytest.raises(SecurityError, match="S3_OTHER is not set"):
         store.offers(secret_key={"env": "S3_OTHER"})
 
