@@ -9,7 +9,7 @@ from typing import Any
 from redraft.project import Project
 from redraft.splits import POOL, UNDRAWN, VALIDATION
 
-OPEN_STATES = ("DISPATCHED", "RETURNED", "RETURNED_TO_READER", "CARRIED_OVER")
+OPEN_STATES = ("DISPATCHED", "RETURNED", "IN_REVIEW", "RETURNED_TO_READER", "CARRIED_OVER")
 
 
 @dataclass(frozen=True)

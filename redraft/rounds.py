@@ -170,7 +170,7 @@ def abort(project: Project, number: int, now: datetime, actor: str) -> None:
     """Abort a round: its open assignments are withdrawn, what readers returned stays."""
     from redraft.ledger import AssignmentState, move_assignment
 
-    final = {AssignmentState.ACCEPTED, AssignmentState.WITHDRAWN}
+    final = {AssignmentState.ACCEPTED, AssignmentState.REJECTED, AssignmentState.WITHDRAWN}
     with project.ledger.tx(actor, now) as tx:
         move_round(tx, number, RoundState.ABORTED)
         for row in tx.rows("assignment", round=number):

@@ -63,6 +63,8 @@ class Structure(Section):
     aliases: tuple[str, ...] = ()
     # What it is in coded words; needed to write DICOM SEG.
     code: StructureCode | None = None
+    # How to draw it, shown to readers beside the image: what belongs to it, what does not, where it ends.
+    protocol: str = ""
 
     @field_validator("volume_ml")
     @classmethod
@@ -167,22 +169,132 @@ class Reader(Section):
     # Simulated readers only (effort model): speed 1 is the model's own pace, sloppiness in mm of border error.
     speed: Annotated[float, Field(gt=0)] = 1.0
     sloppiness_mm: Annotated[float, Field(ge=0)] = 0.0
+    # Structures and modalities that this reader may work on; everything when empty.
+    structures: tuple[str, ...] = ()
+    modalities: tuple[Modality, ...] = ()
+    # Expected expert minutes that this reader can give to one round; unlimited when omitted.
+    minutes_per_round: Annotated[float, Field(gt=0)] | None = None
+    # Exams that this reader reported are not given to them. Names as exams hold them, as pseudonyms
+    # (`redraft user pseudonym NAME`); clear names do not belong here.
+    reader_of_record: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")], ...] = ()
+
+
+class WorkLease(Section):
+    """How long work is kept for its reader. Expired work goes to another reader; what was drawn is kept."""
+
+    hours: Annotated[float, Field(gt=0)] = 72.0
+    extension_hours: Annotated[float, Field(gt=0)] = 24.0
+    extensions: Annotated[int, Field(ge=0)] = 2
+    # Given away this often, an exam waits for a person to decide: `redraft status` names it.
+    escalate_after: Annotated[int, Field(ge=1)] = 2
+
+
+class Completion(Section):
+    """When a round may close by itself: n of m readings of an exam are in, for a share of its exams."""
+
+    # Readings per exam that must be accepted; all that were planned when omitted.
+    readings: Annotated[int, Field(ge=1)] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class SeededErrors(Section):
+    """Drafts that are wrong on purpose. Readers know that there are some; their annotations never train a model."""
+
+    # Share of a round's assisted training exams that is dispatched beside them with a wrong draft.
+    share: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    # Corrected share of the wrong voxels from which the error counts as noticed.
+    noticed_from: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Consensus(Section):
+    """What becomes of several readings of one exam."""
+
+    method: Literal["staple", "majority"] = "staple"
+    # Dice between two readers of any structure below which a person decides.
+    adjudicate_below: Annotated[float, Field(ge=0, le=1)] = 0.7
 
 
 class Dispatch(Section):
-    backend: Literal["folder", "simulated"] = "folder"
+    backend: Literal["folder", "review", "dicomweb", "simulated"] = "folder"
     readers: Annotated[tuple[Reader, ...], Field(min_length=1)]
     deadline_days: Annotated[float, Field(gt=0)] = 14.0
     # Share of reference exams that a second reader segments too.
     double_read_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    # Share of training exams that a second reader works on too, in the same mode.
+    training_double_read_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     # Reference (validation and test) exams dispatched per round until all are done; all at once when omitted.
     reference_per_round: Annotated[int, Field(ge=1)] | None = None
     folder: str = "work"
+    # How the folder backend hands drafts out: NIfTI with colour tables, or DICOM SEG with the image as DICOM series.
+    package: Literal["nifti", "seg"] = "nifti"
+    # DICOMweb source by its name in ingest.sources, for the `dicomweb` backend.
+    pacs: str | None = None
+    lease: WorkLease = WorkLease()
+    completion: Completion = Completion()
+    seeded_errors: SeededErrors = SeededErrors()
+
+    @model_validator(mode="after")
+    def _readers_differ(self) -> Dispatch:
+        names = [reader.id for reader in self.readers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two readers share one id: {names}")
+        if self.backend == "dicomweb" and self.pacs is None:
+            raise ValueError("the dicomweb backend needs `pacs`: the name of a source of kind dicomweb")
+        return self
 
 
 class Validate(Section):
     max_minutes: Annotated[float, Field(gt=0)] = 240.0
     min_seconds: Annotated[float, Field(ge=0)] = 5.0
+    # Accepted as it is in less than this is flagged: nobody looks through an exam so fast.
+    fast_accept_seconds: Annotated[float, Field(ge=0)] = 10.0
+    # Flagged annotations wait for a reviewer; otherwise flags are only recorded.
+    review_flagged: bool = False
+    # Share of the other annotations that a reviewer looks at too, drawn by chance.
+    review_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class WorkTime(Section):
+    """How readers' minutes are told apart (docs/time.md). Raw events are kept: other thresholds can be tried later."""
+
+    # Longer without any input is idle, not active.
+    idle_after_seconds: Annotated[float, Field(gt=0)] = 60.0
+    # Longer without a sign of life from the page is away: a closed laptop, a lost connection, another window.
+    away_after_seconds: Annotated[float, Field(gt=0)] = 45.0
+    heartbeat_seconds: Annotated[float, Field(gt=0)] = 15.0
+    # Thresholds of idleness in the report's sensitivity table.
+    sensitivity_seconds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        15.0, 30.0, 60.0, 100.0, 180.0,
+    )  # fmt: skip
+
+
+class TrustedProxy(Section):
+    """A proxy that has authenticated the user (OIDC in front of redraft) and says so in a header."""
+
+    header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] = "X-Forwarded-User"
+    # Addresses whose header is believed; anybody else's is ignored.
+    addresses: Annotated[tuple[str, ...], Field(min_length=1)]
+    # Shared with the proxy, in the header X-Redraft-Proxy: an address alone can be anybody's on the same machine.
+    secret: SecretRef
+
+
+class Web(Section):
+    """The pages: `redraft serve`."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    # What browsers see, where a proxy stands in front; cookies are sent over https only unless it is loopback.
+    url: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    proxy: TrustedProxy | None = None
+    session_hours: Annotated[float, Field(gt=0)] = 10.0
+    session_idle_minutes: Annotated[float, Field(gt=0)] = 60.0
+    # Wrong passwords of one login, or from one address, within 15 minutes; then it waits.
+    sign_in_attempts: Annotated[int, Field(ge=1)] = 8
+    max_upload_mb: Annotated[int, Field(ge=1)] = 64
+    # Sweep by itself (take in what is finished, close what is complete) every so often; never when 0.
+    sweep_minutes: Annotated[float, Field(ge=0)] = 5.0
 
 
 class Train(Section):
@@ -319,6 +431,9 @@ class Config(Section):
     select: Select
     dispatch: Dispatch
     validate_: Annotated[Validate, Field(alias="validate")] = Validate()
+    consensus: Consensus = Consensus()
+    time: WorkTime = WorkTime()
+    web: Web = Web()
     train: Train = Train()
     infer: Infer = Infer()
     gate: Gate = Gate()
@@ -338,6 +453,10 @@ class Config(Section):
         unknown = set(self.gate.floor) - {s.name for s in self.structures}
         if unknown:
             raise ValueError(f"gate.floor names unknown structures {sorted(unknown)}")
+        for reader in self.dispatch.readers:
+            unknown = set(reader.structures) - {s.name for s in self.structures}
+            if unknown:
+                raise ValueError(f"reader {reader.id} names unknown structures {sorted(unknown)}")
         return self
 
     @property

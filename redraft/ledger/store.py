@@ -19,7 +19,7 @@ from redraft.errors import ConflictError, IntegrityError, StateError, StorageErr
 from redraft.ledger.tables import checked, metadata, plain
 
 GENESIS = "0" * 64
-HEAD = "0001"
+HEAD = "0002"
 
 
 class Tx:

@@ -179,6 +179,18 @@ receipt = Table(
     _text("at"),
     _one_of("verdict", "admitted", "duplicate", "quarantined", "refused"),
 )
+# Who may do what. Login names and passwords are not here: the chain is for ever, they are not (redraft/accounts).
+account = Table(
+    "account",
+    metadata,
+    _key("account_id"),
+    _text("reader_id", null=True),
+    _json("roles"),
+    _text("state"),
+    _text("added_at"),
+    _text("added_by"),
+    _one_of("state", "active", "removed"),
+)
 reader = Table("reader", metadata, _key("reader_id"), _text("role"), _flag("simulated"), _text("added_at"))
 # Erasable: the chain holds a salted commitment to the name, never the name.
 reader_identity = Table("reader_identity", metadata, _key("reader_id"), _text("display_name"), _text("salt"))
@@ -253,7 +265,7 @@ selection = Table(
     _float("score", null=True),
     _float("inclusion_probability"),
     _json("explanation"),
-    _one_of("chosen_by", "strategy", "control"),
+    _one_of("chosen_by", "strategy", "control", "rework"),
     UniqueConstraint("round", "exam_id"),
 )
 assignment = Table(
@@ -274,7 +286,7 @@ assignment = Table(
     _text("due_at"),
     _text("package_sha256"),
     _int("attempt"),
-    _one_of("purpose", "training", "reference"),
+    _one_of("purpose", "training", "reference", "quality"),
     _one_of("mode", "assisted", "from_scratch"),
 )
 annotation = Table(
@@ -298,7 +310,7 @@ annotation = Table(
     _text("received_at"),
     _one_of("verdict", "accept", "correct", "reject", "scratch"),
     _one_of("origin", "measured", "typed", "imported", "simulated"),
-    _one_of("state", "received", "valid", "invalid"),
+    _one_of("state", "received", "valid", "invalid", "rejected"),
 )
 time_entry = Table(
     "time_entry",
@@ -312,6 +324,112 @@ time_entry = Table(
     _text("origin"),
     _flag("simulated"),
     CheckConstraint("active_minutes >= 0 AND idle_minutes >= 0 AND away_minutes >= 0"),
+)
+# Raw events of readers at work, as browsers sent them; minutes are computed from these (redraft/worktime).
+time_batch = Table(
+    "time_batch",
+    metadata,
+    _key("batch_id"),
+    _ref("assignment_id", "assignment.assignment_id"),
+    _ref("reader_id", "reader.reader_id"),
+    _text("sitting"),
+    _int("number"),
+    _float("sent_ms"),
+    _text("received_at"),
+    _json("events"),
+    UniqueConstraint("assignment_id", "sitting", "number"),
+)
+# How long an assignment is kept for its reader before it may be given to another.
+work_lease = Table(
+    "work_lease",
+    metadata,
+    Column("assignment_id", String(64), ForeignKey("assignment.assignment_id"), primary_key=True),
+    _text("expires_at"),
+    _int("extensions"),
+    _text("state"),
+    _one_of("state", "held", "expired", "ended"),
+)
+# Second looks at annotations: flagged ones and a planned sample.
+review = Table(
+    "review",
+    metadata,
+    _key("review_id"),
+    _ref("annotation_id", "annotation.annotation_id"),
+    _round(),
+    _text("why"),
+    _json("rules"),
+    _text("state"),
+    _ref("account_id", "account.account_id", null=True),
+    _text("reason_code", null=True),
+    _flag("remark_present"),
+    _text("opened_at"),
+    _text("decided_at", null=True),
+    _one_of("why", "soft", "sample", "reopened"),
+    _one_of("state", "open", "accepted", "returned"),
+)
+# What several readers of one exam make together.
+consensus = Table(
+    "consensus",
+    metadata,
+    _key("consensus_id"),
+    _ref("exam_id", "exam.exam_id"),
+    _round(),
+    _text("purpose"),
+    _text("method"),
+    _json("annotations"),
+    _text("path"),
+    _text("sha256"),
+    _text("disagreement_path"),
+    _text("disagreement_sha256"),
+    _json("agreement"),
+    _text("state"),
+    _ref("account_id", "account.account_id", null=True),
+    _text("at"),
+    _one_of("method", "staple", "majority", "adjudicated"),
+    _one_of("state", "agreed", "to_adjudicate", "adjudicated", "superseded"),
+)
+# Two readers on one exam and structure, blind to one another.
+agreement = Table(
+    "agreement",
+    metadata,
+    _key("agreement_id"),
+    _round(),
+    _ref("exam_id", "exam.exam_id"),
+    _text("structure"),
+    Column("first_id", String(64), ForeignKey("annotation.annotation_id"), nullable=False),
+    Column("second_id", String(64), ForeignKey("annotation.annotation_id"), nullable=False),
+    _float("dice", null=True),
+    _float("surface_dice", null=True),
+    _text("at"),
+)
+# Drafts that are wrong on purpose, to learn how often readers notice; their annotations never train anything.
+seeded_error = Table(
+    "seeded_error",
+    metadata,
+    Column("assignment_id", String(64), ForeignKey("assignment.assignment_id"), primary_key=True),
+    _ref("exam_id", "exam.exam_id"),
+    _round(),
+    _text("structure"),
+    _text("kind"),
+    _text("truth_annotation_id"),
+    _int("wrong_voxels"),
+    _float("corrected", null=True),
+    _text("outcome"),
+    _one_of("outcome", "pending", "detected", "missed"),
+)
+# Exams that a reader sent back without a segmentation, and what follows from the reason.
+rejection = Table(
+    "rejection",
+    metadata,
+    _key("rejection_id"),
+    _ref("assignment_id", "assignment.assignment_id"),
+    _ref("exam_id", "exam.exam_id"),
+    _ref("reader_id", "reader.reader_id"),
+    _round(),
+    _text("reason_code"),
+    _text("consequence"),
+    _text("at"),
+    _one_of("consequence", "redo", "exclude"),
 )
 validation = Table(
     "validation",
@@ -398,7 +516,8 @@ decision = Table(
     _json("gate"),
     _text("at"),
     _one_of("kind", "approve", "hold"),
-    _one_of("identity", "asserted", "authenticated"),
+    # `asserted` stands in records from before there were accounts; nothing writes it any more.
+    _one_of("identity", "asserted", "authenticated", "policy"),
 )
 cost_entry = Table(
     "cost_entry",

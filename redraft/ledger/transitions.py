@@ -25,13 +25,16 @@ class RoundState(StrEnum):
 class AssignmentState(StrEnum):
     DISPATCHED = "DISPATCHED"
     RETURNED = "RETURNED"
+    IN_REVIEW = "IN_REVIEW"
     ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
     RETURNED_TO_READER = "RETURNED_TO_READER"
     CARRIED_OVER = "CARRIED_OVER"
     WITHDRAWN = "WITHDRAWN"
 
 
 _R, _A = RoundState, AssignmentState
+_OPEN = (_A.DISPATCHED, _A.RETURNED, _A.IN_REVIEW, _A.RETURNED_TO_READER, _A.CARRIED_OVER)
 _LIVE = (_R.OPENING, _R.AWAITING_ANNOTATION, _R.CLOSING, _R.AWAITING_APPROVAL)
 ROUND: frozenset[tuple[RoundState, RoundState]] = frozenset(
     {
@@ -53,11 +56,18 @@ ASSIGNMENT: frozenset[tuple[AssignmentState, AssignmentState]] = frozenset(
         (_A.CARRIED_OVER, _A.RETURNED),
         (_A.RETURNED, _A.ACCEPTED),
         (_A.RETURNED, _A.RETURNED_TO_READER),
+        # Sent back by the reader without a segmentation; final.
+        (_A.RETURNED, _A.REJECTED),
+        (_A.RETURNED, _A.IN_REVIEW),
+        (_A.IN_REVIEW, _A.ACCEPTED),
+        (_A.IN_REVIEW, _A.RETURNED_TO_READER),
+        # A reviewer opens accepted work again.
+        (_A.ACCEPTED, _A.IN_REVIEW),
         (_A.RETURNED_TO_READER, _A.DISPATCHED),
         (_A.DISPATCHED, _A.CARRIED_OVER),
         (_A.RETURNED_TO_READER, _A.CARRIED_OVER),
         (_A.CARRIED_OVER, _A.DISPATCHED),
-        *((s, _A.WITHDRAWN) for s in (_A.DISPATCHED, _A.RETURNED, _A.RETURNED_TO_READER, _A.CARRIED_OVER)),
+        *((s, _A.WITHDRAWN) for s in _OPEN),
     }
 )
 TABLES: dict[str, frozenset[tuple[Any, Any]]] = {"round": ROUND, "assignment": ASSIGNMENT}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from redraft.ledger.transitions import FIRST, TABLES
 
 # Corrections to these are new rows.
-APPEND_ONLY = ("audit_event", "checkpoint", "decision", "metric", "exam_metric", "time_entry", "cost_entry")
+APPEND_ONLY = (
+    "audit_event", "checkpoint", "decision", "metric", "exam_metric", "time_entry", "cost_entry", "time_batch",
+    "agreement", "rejection",
+)  # fmt: skip
 
 
 # A failed round goes back to where it failed and nowhere else; the pairs alone do not say that.
@@ -21,9 +26,11 @@ def names() -> list[str]:
     return sorted(name for name, *_ in _guards())
 
 
-def statements(dialect: str) -> list[str]:
-    """SQL that creates the triggers for `sqlite` or `postgresql`."""
-    return [sql for guard in _guards() for sql in _sql(dialect, *guard)]
+def statements(
+    dialect: str, append_only: Sequence[str] = APPEND_ONLY, machines: Sequence[str] = tuple(TABLES)
+) -> list[str]:
+    """SQL that creates the triggers for `sqlite` or `postgresql`; of these tables and machines."""
+    return [sql for guard in _guards(append_only, machines) for sql in _sql(dialect, *guard)]
 
 
 def sqlite_text() -> dict[str, str]:
@@ -31,12 +38,16 @@ def sqlite_text() -> dict[str, str]:
     return {guard[0]: _sql("sqlite", *guard)[0] for guard in _guards()}
 
 
-def _guards() -> list[tuple[str, str, str, str | None, str]]:
+def _guards(
+    append_only: Sequence[str] = APPEND_ONLY, machines: Sequence[str] = tuple(TABLES)
+) -> list[tuple[str, str, str, str | None, str]]:
     """(trigger, table, when, condition, message) of every guard."""
     result: list[tuple[str, str, str, str | None, str]] = []
-    for table in APPEND_ONLY:
+    for table in append_only:
         for op in ("UPDATE", "DELETE"):
             result.append((f"{table}_no_{op.lower()}", table, f"BEFORE {op}", None, f"{table} is append-only"))
+    if not machines:
+        return result
     # Two writers that both got past the lock, or an INSERT OR REPLACE, would fork or rewrite the chain here.
     links = (
         "NEW.seq <> (SELECT COALESCE(MAX(seq), 0) + 1 FROM audit_event) "
@@ -45,7 +56,7 @@ def _guards() -> list[tuple[str, str, str, str | None, str]]:
     result.append(
         ("audit_event_chain", "audit_event", "BEFORE INSERT", links, "audit_event does not continue the chain")
     )
-    for machine in TABLES:
+    for machine in machines:
         condition = (
             "NEW.state <> OLD.state AND NOT EXISTS (SELECT 1 FROM state_transition "
             f"WHERE machine = '{machine}' AND from_state = OLD.state AND to_state = NEW.state)"

@@ -20,6 +20,7 @@ class TaskStructure(Form):
     name: str
     value: int
     kind: str
+    protocol: str = ""
 
 
 class Task(Form):
@@ -28,12 +29,14 @@ class Task(Form):
     assignment_id: str
     exam_id: str
     round: int
-    purpose: Literal["training", "reference"]
+    purpose: Literal["training", "reference", "quality"]
     mode: Literal["assisted", "from_scratch"]
     reader_id: str
     structures: tuple[TaskStructure, ...]
     image_sha256: str
     draft_sha256: str | None
+    # Given back in result.json: shows that the answer is to this package, of this reader, in this attempt.
+    token: str = ""
     instructions: str = (
         "Save the segmentation as label.nii.gz on the grid of image.nii.gz (values as listed under structures), then "
         "write result.json; it marks the work as finished. See docs/readers.md."
@@ -56,6 +59,11 @@ class Result(Form):
     verdict: Literal["accept", "correct", "reject", "scratch"]
     reason_code: str | None = None
     remark: str | None = None
+    # Sent back without a segmentation: the reason says what becomes of the exam.
+    no_label: bool = False
+    token: str = ""
+    # By the backend that measured the minutes (redraft.signing over all other fields and the label's SHA-256).
+    signature: str | None = None
     minutes: dict[str, Minutes]
     origin: Literal["measured", "typed", "imported", "simulated"]
     simulated: bool = False

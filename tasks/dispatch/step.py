@@ -14,11 +14,11 @@ from redraft.errors import LabelError
 from redraft.ledger import AssignmentState, Tx, move_assignment
 from redraft.project import Project
 from redraft.rounds import get
-from redraft.segmentation.exam import ExamGeometry
 from redraft.steps import Context, Contract, Done, run_step
 from tasks.dispatch.assign import Plan, assign
-from tasks.dispatch.backends import FolderBackend, SimulatedBackend
+from tasks.dispatch.backends import FolderBackend
 from tasks.dispatch.contract import Task, TaskStructure
+from tasks.dispatch.open_backend import backend_for
 from tasks.dispatch.packages import RESULT, make_package
 
 
@@ -170,34 +170,6 @@ def _package(project: Project, number: int, plan: Plan, cohort: Cohort, drafts: 
     )
     path = project.root / draft["path"] if draft else None
     return make_package(project.work, work, project.root / exam["image_path"], path)
-
-
-def backend_for(project: Project) -> FolderBackend:
-    """The annotation backend that project.yaml chooses."""
-
-    def geometry(exam_id: str) -> ExamGeometry:
-        return ExamGeometry.load(project.image(exam_id).with_name("exam.json"))
-
-    if project.config.dispatch.backend == "folder":
-        return FolderBackend(project.work, project.config.structures, geometry)
-    from redraft.errors import ConfigError
-    from redraft.reader_model import EffortParameters, VolumeParameters
-    from redraft.segmentation.truth import TruthIndex
-
-    simulation, config = project.config.simulation, project.config
-    if simulation.oracle is None:
-        raise ConfigError("The simulated backend needs truth.", "Set simulation.oracle in project.yaml to a folder.")
-    truth = TruthIndex.scan(
-        project.resolve(simulation.oracle),
-        project.pseudonyms,
-        config.structures,
-    )
-    series = {row["exam_id"]: row["series_id"] for row in project.ledger.rows("exam")}
-    parameters = EffortParameters() if simulation.form == "contour" else VolumeParameters()
-    return SimulatedBackend(
-        project.work, lambda exam, image: truth.labels(series[exam], geometry(exam)), config.structures,
-        config.dispatch.readers, parameters.scaled(simulation.scale), config.seed,
-    )  # fmt: skip
 
 
 @task(name="collect", cache_policy=NO_CACHE, persist_result=False)

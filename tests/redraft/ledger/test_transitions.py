@@ -126,7 +126,7 @@ def test_the_assignment_states_of_the_design_are_there() -> None:
         (A.DISPATCHED, A.RETURNED), (A.RETURNED, A.ACCEPTED), (A.RETURNED, A.RETURNED_TO_READER),
         (A.RETURNED_TO_READER, A.DISPATCHED), (A.DISPATCHED, A.CARRIED_OVER), (A.CARRIED_OVER, A.DISPATCHED),
     }  # fmt: skip
-    open_states = set(AssignmentState) - {A.ACCEPTED, A.WITHDRAWN}
+    open_states = set(AssignmentState) - {A.ACCEPTED, A.REJECTED, A.WITHDRAWN}
     assert named | {(state, A.WITHDRAWN) for state in open_states} <= ASSIGNMENT
 
 

@@ -1,0 +1,35 @@
+"""The annotation backend that project.yaml chooses."""
+
+from __future__ import annotations
+
+from redraft.project import Project
+from redraft.segmentation.exam import ExamGeometry
+from tasks.dispatch.backends import FolderBackend, SimulatedBackend
+
+
+def backend_for(project: Project) -> FolderBackend:
+    """The annotation backend that project.yaml chooses."""
+
+    def geometry(exam_id: str) -> ExamGeometry:
+        return ExamGeometry.load(project.image(exam_id).with_name("exam.json"))
+
+    if project.config.dispatch.backend == "folder":
+        return FolderBackend(project.work, project.config.structures, geometry)
+    from redraft.errors import ConfigError
+    from redraft.reader_model import EffortParameters, VolumeParameters
+    from redraft.segmentation.truth import TruthIndex
+
+    simulation, config = project.config.simulation, project.config
+    if simulation.oracle is None:
+        raise ConfigError("The simulated backend needs truth.", "Set simulation.oracle in project.yaml to a folder.")
+    truth = TruthIndex.scan(
+        project.resolve(simulation.oracle),
+        project.pseudonyms,
+        config.structures,
+    )
+    series = {row["exam_id"]: row["series_id"] for row in project.ledger.rows("exam")}
+    parameters = EffortParameters() if simulation.form == "contour" else VolumeParameters()
+    return SimulatedBackend(
+        project.work, lambda exam, image: truth.labels(series[exam], geometry(exam)), config.structures,
+        config.dispatch.readers, parameters.scaled(simulation.scale), config.seed,
+    )  # fmt: skip
