@@ -22,7 +22,7 @@ from redraft.digest import sha256_bytes
 from redraft.errors import SecurityError
 from redraft.files import sync_directory
 
-PURPOSES = ("pseudonym", "uid", "vault", "vault_names", "signing", "fingerprint")
+PURPOSES = ("pseudonym", "uid", "vault", "vault_names", "signing", "fingerprint", "work-token")
 _PUBLISHED = b"redraft published demo key: secret to nobody, safe for no patient"
 
 

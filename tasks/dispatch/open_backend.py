@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redraft.project import Project
 from redraft.segmentation.exam import ExamGeometry
-from tasks.dispatch.backends import FolderBackend, SimulatedBackend
+from tasks.dispatch.backends import FolderBackend, ReviewBackend, SimulatedBackend
 
 
 def backend_for(project: Project) -> FolderBackend:
@@ -13,8 +13,15 @@ def backend_for(project: Project) -> FolderBackend:
     def geometry(exam_id: str) -> ExamGeometry:
         return ExamGeometry.load(project.image(exam_id).with_name("exam.json"))
 
-    if project.config.dispatch.backend == "folder":
-        return FolderBackend(project.work, project.config.structures, geometry)
+    def attempts(assignment_id: str) -> int:
+        row = project.ledger.one("assignment", assignment_id=assignment_id)
+        return row["attempt"] if row else 0
+
+    keys = project.checked_keys
+    folders = {"folder": FolderBackend, "review": ReviewBackend}
+    if project.config.dispatch.backend in folders:
+        kind = folders[project.config.dispatch.backend]
+        return kind(project.work, project.config.structures, geometry, keys=keys, attempts=attempts)
     from redraft.errors import ConfigError
     from redraft.reader_model import EffortParameters, VolumeParameters
     from redraft.segmentation.truth import TruthIndex
@@ -31,5 +38,5 @@ def backend_for(project: Project) -> FolderBackend:
     parameters = EffortParameters() if simulation.form == "contour" else VolumeParameters()
     return SimulatedBackend(
         project.work, lambda exam, image: truth.labels(series[exam], geometry(exam)), config.structures,
-        config.dispatch.readers, parameters.scaled(simulation.scale), config.seed,
+        config.dispatch.readers, parameters.scaled(simulation.scale), config.seed, keys=keys, attempts=attempts,
     )  # fmt: skip
