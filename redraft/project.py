@@ -15,6 +15,7 @@ from redraft.digest import sha256_json
 from redraft.errors import ConfigError
 
 if TYPE_CHECKING:
+    from redraft.desk.store import Desk
     from redraft.ledger import Ledger
     from redraft.security.keys import KeyRing
     from redraft.security.pseudonyms import Pseudonyms
@@ -88,6 +89,13 @@ class Project:
         from redraft.ledger import Ledger
 
         return Ledger.open(self.ledger_url)
+
+    @cached_property
+    def desk(self) -> Desk:
+        """Passwords, sessions and unfinished work of the pages."""
+        from redraft.desk.store import Desk
+
+        return Desk.open(self.state / "desk.db")
 
     @cached_property
     def keys(self) -> KeyRing:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import audit, campaign, cost, deid, intake, key, label, model, receive, rounds, setup, status
+from app.cli import audit, campaign, cost, deid, intake, key, label, model, receive, rounds, serve, setup, status
 from redraft import __version__
 from redraft.errors import RedraftError, UsageError
 
@@ -35,6 +35,7 @@ def _root(
 
 setup.register(app)
 status.register(app)
+serve.register(app)
 rounds.register(app)
 label.register(app)
 intake.register(app)

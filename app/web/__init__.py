@@ -1,0 +1,1 @@
+"""The pages: review workstation, work lists, reviews, operations."""

@@ -40,6 +40,20 @@ class Pseudonyms:
         """Pseudonym of a device: a serial number, a station's name."""
         return self._tag("device", original)
 
+    def login_tag(self, typed: str) -> str:
+        """What stands for a login that was refused: it may be a password, typed into the wrong field."""
+        return self._tag("login", typed.strip().lower())
+
+    def person_id(self, name: str) -> str:
+        """Pseudonym of a person's name as DICOM writes it (PS3.5 §6.2.1): case, spaces and empty parts do not count.
+
+        The first of an ideographic and a phonetic writing counts (`=`); `SMITH^JOHN` and `Smith^ John^^` are one.
+        """
+        parts = [" ".join(part.split()).casefold() for part in name.partition("=")[0].split("^")]
+        while parts and not parts[-1]:
+            parts.pop()
+        return self._tag("person", "^".join(parts))
+
     def days_back(self, patient_id: str, most: int) -> int:
         """Days (1 to `most`) by which every date of a patient moves back."""
         return 1 + int(self._tag("days", patient_id), 16) % most

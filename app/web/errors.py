@@ -1,0 +1,130 @@
+"""Errors of the pages: redraft's own, told by HTTP status, as JSON for programs and as a page for people."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from app.web.render import render
+from redraft.accounts.sign_in import SignInError, TooManyAttempts
+from redraft.errors import (
+    ConflictError,
+    ExamError,
+    RedraftError,
+    SecurityError,
+    ServiceError,
+    StateError,
+    StorageError,
+    UsageError,
+)
+
+_log = logging.getLogger("redraft.web")
+
+
+class WebError(RedraftError):
+    """A refusal of the pages, with its HTTP status."""
+
+    code = "web"
+
+    def __init__(self, status: int, code: str, what: str, do: str = "", *, retry: bool | None = None):
+        super().__init__(what, do, code=code, retry=retry)
+        self.status = status
+
+
+def not_found(what: str = "This is not here.", do: str = "Go back to your work list.") -> WebError:
+    """What a viewer may not know of, or what does not exist: the same answer, so that nothing is told."""
+    return WebError(404, "web.not_found", what, do)
+
+
+def signed_out() -> WebError:
+    """The request shows no session that holds."""
+    return WebError(401, "web.signed_out", "You are not signed in, or no longer.", "Sign in; unsaved work is kept.")
+
+
+# Errors of other rooms by their codes, where the class does not tell the status.
+_BY_CODE = {
+    "work.no_draft": 404, "work.not_found": 404, "work.stale": 409, "work.tab": 409, "work.lease_expired": 410,
+    "work.too_large": 413, "work.grid": 422, "work.values": 422, "work.not_gzip": 422, "sign_in.role": 403,
+}  # fmt: skip
+_BY_CLASS: tuple[tuple[type[RedraftError], int], ...] = (
+    (TooManyAttempts, 429), (SignInError, 401), (UsageError, 400), (ExamError, 422), (StateError, 409),
+    (ConflictError, 409), (StorageError, 503), (ServiceError, 503), (SecurityError, 403),
+)  # fmt: skip
+
+
+def status_of(error: RedraftError) -> int:
+    """The HTTP status of an error."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status
+    if error.code in _BY_CODE:
+        return _BY_CODE[error.code]
+    return next((status for kind, status in _BY_CLASS if isinstance(error, kind)), 500)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turn every error that reaches the server into an answer; none quotes what was sent."""
+    app.add_exception_handler(RedraftError, _redraft)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _redraft(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RedraftError)
+    status = status_of(error)
+    if status >= 500:
+        _log.error("%s %s: %s", request.method, request.scope["path"], error.code, exc_info=error)
+    return _answer(request, error, status)
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    places = sorted({".".join(str(part) for part in item["loc"]) for item in error.errors()})
+    what = f"The request is not as it should be: {', '.join(places)}."
+    return _answer(request, WebError(422, "web.validation", what, "Reload the page."), 422)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    if status == 404:
+        found: WebError = not_found("There is no such page.", "Go back to the start page.")
+    elif status == 413:
+        found = WebError(413, "web.too_large", "What was sent is larger than this server takes.", "Send less.")
+    else:
+        phrase = HTTPStatus(status).phrase
+        found = WebError(status, f"web.http_{status}", f"The request was refused ({phrase}).", "Reload the page.")
+    answer = _answer(request, found, status)
+    for name, value in (error.headers or {}).items():
+        answer.headers[name] = value
+    return answer
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # Starlette raises it again after this answer, and the server logs it.
+    what = "The server met an error of its own; it is in the server's log."
+    return _answer(request, WebError(500, "web.internal", what, "Try again; report it if it stays."), 500)
+
+
+def _answer(request: Request, error: RedraftError, status: int) -> Response:
+    path: str = request.scope["path"]
+    if path.startswith("/api/"):
+        answer: Response = JSONResponse({"error": error.to_dict()}, status)
+    elif status == 401 and not isinstance(error, SignInError) and request.method in ("GET", "HEAD"):
+        query = request.scope.get("query_string", b"").decode("latin-1")
+        wanted = path + (f"?{query}" if query else "")
+        answer = RedirectResponse(f"/sign-in?next={quote(wanted, safe='')}" if wanted != "/" else "/sign-in", 303)
+    else:
+        context: dict[str, Any] = {"error": error}
+        answer = render(request, "error.html", context, status=status)
+    if isinstance(error, TooManyAttempts):
+        answer.headers["Retry-After"] = str(error.wait_seconds)
+    return answer
