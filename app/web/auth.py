@@ -23,7 +23,7 @@ from app.web.deps import (
 )
 from app.web.errors import WebError, status_of
 from app.web.front import cookie
-from app.web.render import render
+from app.web.render import page
 from redraft.accounts import authenticate, sessions
 from redraft.accounts.sign_in import SignInError, TooManyAttempts, signed_out
 
@@ -82,13 +82,14 @@ def sign_in(
 @router.post("/sign-out")
 def sign_out(request: Request, found: Annotated[Viewer, Depends(viewer)]) -> Response:
     """End this session."""
-    token = request.cookies.get(cookie_name(request)) or getattr(request.state, "set_cookie", "")
+    token = request.cookies.get(cookie_name(request)) or str(getattr(request.state, "set_cookie", ""))
     sessions.end(desk_of(request), token)
     request.scope["state"].pop("set_cookie", None)
     signed_out(project_of(request), found.account_id, now_of(request))
     answer = RedirectResponse("/sign-in", 303)
     answer.headers.append("Set-Cookie", cookie(cookie_name(request), "", secure=is_secure(project_of(request))))
-    answer.headers["Clear-Site-Data"] = '"cache", "storage"'
+    # Not "storage": a workstation page may still hold what it could not send.
+    answer.headers["Clear-Site-Data"] = '"cache"'
     return answer
 
 
@@ -113,8 +114,8 @@ def local_path(wanted: str) -> str:
 def _form(request: Request, next: str, error: Any, status: int) -> Response:
     name = _form_cookie(request)
     token = request.cookies.get(name) or secrets.token_urlsafe(32)
-    context = {"next": local_path(next), "csrf": token, "error": error}
-    answer = render(request, "sign_in.html", context, status=status)
+    shown = None if error is None else error.to_dict()
+    answer = page(request, "sign_in.html", status=status, next=local_path(next), csrf=token, error=shown)
     answer.headers.append("Set-Cookie", cookie(name, token, secure=is_secure(project_of(request))))
     return answer
 

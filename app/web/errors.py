@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
@@ -12,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from app.web.render import render
+from app.web.render import error_page
 from redraft.accounts.sign_in import SignInError, TooManyAttempts
 from redraft.errors import (
     ConflictError,
@@ -123,8 +122,7 @@ def _answer(request: Request, error: RedraftError, status: int) -> Response:
         wanted = path + (f"?{query}" if query else "")
         answer = RedirectResponse(f"/sign-in?next={quote(wanted, safe='')}" if wanted != "/" else "/sign-in", 303)
     else:
-        context: dict[str, Any] = {"error": error}
-        answer = render(request, "error.html", context, status=status)
+        answer = error_page(request, error.to_dict(), status, getattr(request.state, "viewer", None))
     if isinstance(error, TooManyAttempts):
         answer.headers["Retry-After"] = str(error.wait_seconds)
     return answer
