@@ -17,9 +17,10 @@ from redraft import __version__
 from redraft.config.schema import Structure, StructureKind
 from redraft.dicom.outlines import planar_contours
 from redraft.errors import LabelError
+from redraft.segmentation.colours import colour
 from redraft.segmentation.exam import ExamGeometry
 from redraft.segmentation.origin import PATIENT_AND_STUDY, Naming, Origin, filled, project_header, require_codes
-from redraft.segmentation.seg_out import COLOURS, IMPLEMENTATION, SERIES_NUMBER
+from redraft.segmentation.seg_out import IMPLEMENTATION, SERIES_NUMBER
 
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, but what treatment planning systems look for
@@ -103,7 +104,7 @@ def _roi(number: int, structure: Structure, exam: ExamGeometry, origin: Origin) 
 def _contours(number: int, structure: Structure, mask: NDArray[np.bool_], exam: ExamGeometry) -> Dataset:
     _, _, sop_class = exam.complete()
     item = Dataset()
-    item.ROIDisplayColor = list(COLOURS[(number - 1) % len(COLOURS)])
+    item.ROIDisplayColor = list(colour(number - 1))
     contours = []
     for k, data in planar_contours(mask, exam.lps, joined=True):
         contour = Dataset()

@@ -16,6 +16,7 @@ from pydicom.valuerep import DS
 from redraft import __version__
 from redraft.config.schema import Structure
 from redraft.errors import LabelError
+from redraft.segmentation.colours import colour
 from redraft.segmentation.exam import IMAGE_CLASSES, ExamGeometry
 from redraft.segmentation.origin import Naming, Origin, filled, project_header, require_codes
 from redraft.segmentation.structures import to_code
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
 SERIES_NUMBER = 7700
-# As 3D Slicer, OHIF and others show them; the same order as the structures of project.yaml.
-COLOURS = ((0, 200, 120), (230, 60, 60), (80, 120, 255), (240, 200, 40), (170, 90, 220), (60, 200, 220))
 IMPLEMENTATION = "2.25.137262418367450191730312358091728849411"
 
 
@@ -141,7 +140,7 @@ def _describe(
         tracking_uid=naming.of(exam, origin, "tracking", structure.name),
         tracking_id=structure.name,
         anatomic_regions=regions,
-        display_color=hd.color.CIELabColor.from_rgb(*COLOURS[(number - 1) % len(COLOURS)]),
+        display_color=hd.color.CIELabColor.from_rgb(*colour(number - 1)),
     )
     own = [code.modifier, code.laterality if code.region is None else None]
     if modifiers := [hd.sr.CodedConcept.from_code(to_code(m)) for m in own if m is not None]:

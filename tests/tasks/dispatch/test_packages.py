@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
 import nibabel as nib
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from redraft.digest import sha256_file, sha256_json
 from redraft.errors import IntegrityError
-from redraft.volumes import Volume, write_volume
-from tasks.dispatch.contract import Task, TaskStructure
+from redraft.volumes import Volume, read_volume, write_volume
+from tasks.dispatch.contract import Result, Task, TaskStructure
 from tasks.dispatch.packages import make_package
 
 AFFINE = np.diag([-1.5, 2.0, 3.0, 1.0])
 KEYS = {
-    "schema_version", "assignment_id", "exam_id", "round", "purpose", "mode", "reader_id", "structures",
-    "image_sha256", "draft_sha256", "instructions",
-}  # fmt: skip
+    "schema_version",
+    "assignment_id",
+    "exam_id",
+    "round",
+    "purpose",
+    "mode",
+    "reader_id",
+    "structures",
+    "image_sha256",
+    "draft_sha256",
+    "token",
+    "instructions",
+}
+ALWAYS = {
+    "image.nii.gz",
+    "task.json",
+    "README.txt",
+    "result.template.json",
+    "labels.ctbl",
+    "labels.label.txt",
+    "labels.mitklabel.json",
+}
+DRAFTS = {"draft.nii.gz", "draft.seg.nrrd", "draft.mitklabel.json"}  # fmt: skip
 
 
 @pytest.fixture
@@ -41,11 +63,11 @@ def task(files: tuple[Path, Path], mode: Literal["assisted", "from_scratch"]) ->
 
 
 def test_an_assisted_package_holds_image_draft_and_task(files: tuple[Path, Path], tmp_path: Path) -> None:
-    """Three files, byte for byte what the records say, and the digest of what task.json says."""
+    """Image and draft byte for byte what the records say, what tools need, and the digest of what task.json says."""
     work = task(files, "assisted")
     digest = make_package(tmp_path / "work", work, *files)
     folder = tmp_path / "work" / "a1"
-    assert {p.name for p in folder.iterdir()} == {"image.nii.gz", "draft.nii.gz", "task.json"}
+    assert {p.name for p in folder.iterdir()} == ALWAYS | DRAFTS
     assert sha256_file(folder / "image.nii.gz") == work.image_sha256
     assert sha256_file(folder / "draft.nii.gz") == work.draft_sha256
     content = json.loads((folder / "task.json").read_text())
@@ -57,7 +79,8 @@ def test_a_package_from_scratch_holds_no_draft(files: tuple[Path, Path], tmp_pat
     """Neither a draft nor its hash; and asking for one with a draft, or for an assisted one without, is refused."""
     make_package(tmp_path / "work", task(files, "from_scratch"), files[0], None)
     folder = tmp_path / "work" / "a1"
-    assert {p.name for p in folder.iterdir()} == {"image.nii.gz", "task.json"}
+    assert {p.name for p in folder.iterdir()} == ALWAYS
+    assert not any(np.count_nonzero(read_volume(p).array != read_volume(files[0]).array) for p in folder.glob("*.nii*"))
     assert sha256_file(files[1]) not in (folder / "task.json").read_text()
     with pytest.raises(IntegrityError):
         make_package(tmp_path / "other", task(files, "from_scratch"), *files)
@@ -99,6 +122,48 @@ def test_a_package_that_is_there_is_left_alone(files: tuple[Path, Path], tmp_pat
     label.write_bytes(b"half a day of work")
     assert make_package(tmp_path / "work", task(files, "assisted"), *files) == first
     assert label.read_bytes() == b"half a day of work"
+
+
+def test_handed_out_again_the_package_knows_its_new_token(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Another attempt changes task.json and the template; what the reader has drawn so far stays."""
+    work = task(files, "assisted").model_copy(update={"token": "first"})
+    first = make_package(tmp_path / "work", work, *files)
+    folder = tmp_path / "work" / "a1"
+    (folder / "label.nii.gz").write_bytes(b"half a day of work")
+    again = work.model_copy(update={"token": "second"})
+    assert make_package(tmp_path / "work", again, *files) == sha256_json(again.model_dump(mode="json")) != first
+    assert Task.model_validate(json.loads((folder / "task.json").read_text())) == again
+    assert json.loads((folder / "result.template.json").read_text())["token"] == "second"
+    assert (folder / "label.nii.gz").read_bytes() == b"half a day of work"
+
+
+@pytest.mark.parametrize("mode", ["assisted", "from_scratch"])
+def test_the_template_is_a_result_once_the_reader_has_answered(
+    files: tuple[Path, Path], tmp_path: Path, mode: Literal["assisted", "from_scratch"]
+) -> None:
+    """Token and names stand in it; what only the reader knows is missing, and without it nothing is taken in."""
+    work = task(files, mode).model_copy(update={"token": "t0ken"})
+    make_package(tmp_path / "work", work, files[0], files[1] if mode == "assisted" else None)
+    content = json.loads((tmp_path / "work" / "a1" / "result.template.json").read_text())
+    with pytest.raises(ValidationError):
+        Result.model_validate(content)
+    verdict = "correct" if mode == "assisted" else "scratch"
+    answered = content | {"verdict": verdict, "minutes": {"kidney": {"active": 4.5}}}
+    result = Result.model_validate(answered)
+    assert (result.assignment_id, result.reader_id, result.token) == ("a1", "reader-1", "t0ken")
+    assert set(content["minutes"]) == {"kidney", "exam"} and result.origin == "typed"
+
+
+def test_the_readme_names_files_that_are_there(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Every file that the text tells to open lies in the package; the drafts only where there is one."""
+    for mode, draft in (("assisted", files[1]), ("from_scratch", None)):
+        make_package(tmp_path / mode, task(files, mode), files[0], draft)  # type: ignore[arg-type]
+        folder = tmp_path / mode / "a1"
+        text = (folder / "README.txt").read_text()
+        named = set(re.findall(r"[a-z]+\.(?:nii\.gz|seg\.nrrd|ctbl|label\.txt|mitklabel\.json|template\.json)", text))
+        made = {"label.nii.gz", "label.seg.nrrd"}
+        assert named - made == {n for n in named - made if (folder / n).is_file()}
+        assert ("draft.nii.gz" in text) == (draft is not None) and "kidney" in text
 
 
 def test_what_a_crash_left_is_replaced(files: tuple[Path, Path], tmp_path: Path) -> None:
