@@ -367,6 +367,20 @@ review = Table(
     _one_of("why", "soft", "sample", "reopened"),
     _one_of("state", "open", "accepted", "returned"),
 )
+# Raw events of reviewers and adjudicators at work, like time_batch; `record_id` is a review's or a consensus's.
+look_batch = Table(
+    "look_batch",
+    metadata,
+    _key("batch_id"),
+    _text("record_id", index=True),
+    _ref("account_id", "account.account_id"),
+    _text("sitting"),
+    _int("number"),
+    _float("sent_ms"),
+    _text("received_at"),
+    _json("events"),
+    UniqueConstraint("record_id", "account_id", "sitting", "number"),
+)
 # What several readers of one exam make together.
 consensus = Table(
     "consensus",

@@ -9,7 +9,7 @@ from redraft.ledger.transitions import FIRST, TABLES
 # Corrections to these are new rows.
 APPEND_ONLY = (
     "audit_event", "checkpoint", "decision", "metric", "exam_metric", "time_entry", "cost_entry", "time_batch",
-    "agreement", "rejection",
+    "agreement", "rejection", "look_batch",
 )  # fmt: skip
 
 

@@ -92,6 +92,8 @@ def _others() -> dict[str, dict[str, Any]]:
         "review": {"review_id": "rv1", "annotation_id": "n1", "round": 1, "why": "soft", "rules": ["volume"],
                    "state": "open", "account_id": "ac1", "reason_code": None, "remark_present": False,
                    "opened_at": NOW, "decided_at": None},
+        "look_batch": {"batch_id": "lb1", "record_id": "rv1", "account_id": "ac1", "sitting": "s1", "number": 1,
+                       "sent_ms": 15000, "received_at": NOW, "events": [{"kind": "input", "ms": 120.5}]},
         "consensus": {"consensus_id": "cs1", "exam_id": "e1", "round": 1, "purpose": "reference", "method": "staple",
                       "annotations": ["n1"], "path": "c", "sha256": "c", "disagreement_path": "d",
                       "disagreement_sha256": "d", "agreement": {"kidney": 0.9}, "state": "agreed", "account_id": None,

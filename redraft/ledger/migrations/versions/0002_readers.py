@@ -15,7 +15,7 @@ TRANSITIONS = (
     ("RETURNED", "IN_REVIEW"), ("RETURNED", "REJECTED"), ("IN_REVIEW", "ACCEPTED"), ("IN_REVIEW", "RETURNED_TO_READER"),
     ("IN_REVIEW", "WITHDRAWN"), ("ACCEPTED", "IN_REVIEW"),
 )
-APPEND_ONLY = ("time_batch", "agreement", "rejection")
+APPEND_ONLY = ("time_batch", "agreement", "rejection", "look_batch")
 
 
 def upgrade() -> None:
@@ -164,6 +164,21 @@ def upgrade() -> None:
     op.create_index(op.f('ix_review_account_id'), 'review', ['account_id'], unique=False)
     op.create_index(op.f('ix_review_annotation_id'), 'review', ['annotation_id'], unique=False)
     op.create_index(op.f('ix_review_round'), 'review', ['round'], unique=False)
+    op.create_table('look_batch',
+    sa.Column('batch_id', sa.String(length=64), nullable=False),
+    sa.Column('record_id', sa.Text(), nullable=False),
+    sa.Column('account_id', sa.String(length=64), nullable=False),
+    sa.Column('sitting', sa.Text(), nullable=False),
+    sa.Column('number', sa.Integer(), nullable=False),
+    sa.Column('sent_ms', sa.Float(), nullable=False),
+    sa.Column('received_at', sa.Text(), nullable=False),
+    sa.Column('events', sa.Text(), nullable=False),
+    sa.ForeignKeyConstraint(['account_id'], ['account.account_id'], ),
+    sa.PrimaryKeyConstraint('batch_id'),
+    sa.UniqueConstraint('record_id', 'account_id', 'sitting', 'number')
+    )
+    op.create_index(op.f('ix_look_batch_account_id'), 'look_batch', ['account_id'], unique=False)
+    op.create_index(op.f('ix_look_batch_record_id'), 'look_batch', ['record_id'], unique=False)
     transitions = sa.table("state_transition", sa.column("machine"), sa.column("from_state"), sa.column("to_state"))
     op.bulk_insert(
         transitions,
