@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 
 from redraft.deid import Deidentifier, quarantine_rule
 from redraft.deid.values import Unreadable, term
+from redraft.dicom.reading_physicians import reading_physicians
 from redraft.dicom.scan import Foreign, read_header
 from redraft.dicom.series import ReadRules, Series, SeriesVolume, open_series
 from redraft.digest import sha256_file, sha256_json
@@ -164,7 +165,10 @@ class Reader:
             **self._placed(exam_id, found.volume),
         )
         self._vault.put_link("subject", record.subject_id, {"patient_id": patient})
-        self._write(record, found.volume, self._identity(job, series, found), self._deid.header(found.header))
+        # Before the names go: whoever read the study is not given its exam (dispatch.readers.reader_of_record).
+        read_by = sorted({self._pseudonyms.person_id(name) for name in reading_physicians(found.header)})
+        header = self._deid.header(found.header)
+        self._write(record, found.volume, self._identity(job, series, found), header, read_by)
         return Receipt(series_id, "admitted", "admitted", len(job.paths), exam_id, measured, exam=record)
 
     def _identity(self, job: Job, series: Series, found: SeriesVolume) -> dict[str, Any]:
@@ -252,7 +256,10 @@ class Reader:
             "image_bytes": image.stat().st_size,
         }
 
-    def _write(self, record: ExamRecord, volume: Volume, slices: dict[str, Any], header: dict[str, Any]) -> None:
+    def _write(
+        self, record: ExamRecord, volume: Volume, slices: dict[str, Any], header: dict[str, Any],
+        read_by: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         content = {
             "schema_version": 1,
             "exam_id": record.exam_id,
@@ -266,6 +273,7 @@ class Reader:
             "range": [float(np.min(volume.array)), float(np.max(volume.array))],
             "image_sha256": record.image_sha256,
             "slices": slices,
+            "read_by": list(read_by),
             **({"deid": self._deid.statement(), "header": header} if header else {}),
         }
         self._aside.append((self._image(record.exam_id), json.dumps(content, indent=1, sort_keys=True) + "\n"))
