@@ -1,4 +1,4 @@
-"""What whoever runs the rounds must see: work by reader, leases, escalations, failures. Narrow queries of the ledger."""
+"""What whoever runs the rounds must see: work by reader, leases, escalations, failures. Narrow queries only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from sqlalchemy import func, select
 from redraft.ledger import Ledger
 from redraft.ledger.tables import metadata, plain
 from redraft.project import Project
+from redraft.work_leases import openings
 
 SOON = timedelta(hours=12)
 OUT = ("DISPATCHED", "RETURNED_TO_READER")
 
 
 def operations(project: Project, now: datetime) -> dict[str, Any]:
-    """The live round, its work by reader, leases that end soon or have ended, exams that wait for a person, failures."""
+    """The live round, its work by reader, leases that end soon, exams that wait for a person, failures."""
     ledger = project.ledger
     live = live_round(ledger)
     number = live["number"] if live else None
@@ -27,7 +28,7 @@ def operations(project: Project, now: datetime) -> dict[str, Any]:
         "readers": work_by_reader(ledger, number) if number is not None else [],
         "leases": leases_ending(ledger, now + SOON),
         "escalations": escalations(project, number) if number is not None else [],
-        "sweep": last_sweep(ledger, project.config.web.sweep_minutes),
+        "sweep": {"every_minutes": project.config.web.sweep_minutes},
         "failures": failures(ledger, number) if number is not None else [],
     }
 
@@ -51,7 +52,7 @@ def names(ledger: Ledger) -> dict[str, str]:
         .where(account.c.reader_id.is_not(None), account.c.state == "active")
     )
     with ledger.engine.connect() as connection:
-        return {reader: name for reader, name in connection.execute(query)}
+        return {row.reader_id: row.display_name for row in connection.execute(query)}
 
 
 def work_by_reader(ledger: Ledger, number: int) -> list[dict[str, Any]]:
@@ -101,33 +102,18 @@ def leases_ending(ledger: Ledger, until: datetime) -> list[dict[str, Any]]:
 
 
 def escalations(project: Project, number: int) -> list[dict[str, Any]]:
-    """Exams whose leases ran out `dispatch.lease.escalate_after` times and that nobody holds: a person must decide."""
+    """Readings that nobody has and that are not given away by themselves any more: a person must decide."""
     lease, assignment = metadata.tables["work_lease"], metadata.tables["assignment"]
-    query = (
-        select(assignment.c.exam_id, assignment.c.reader_id, assignment.c.state, lease.c.state.label("lease"))
-        .join(lease, lease.c.assignment_id == assignment.c.assignment_id)
-        .where(assignment.c.round == number)
-    )
-    exams: dict[str, dict[str, Any]] = {}
+    work = select(assignment).where(assignment.c.round == number)
+    kept = select(lease).join(assignment, assignment.c.assignment_id == lease.c.assignment_id)
     with project.ledger.engine.connect() as connection:
-        for row in connection.execute(query):
-            exam = exams.setdefault(row.exam_id, {"exam_id": row.exam_id, "expired": 0, "held": 0, "readers": []})
-            exam["expired"] += row.lease == "expired"
-            exam["held"] += row.lease == "held"
-            if row.lease == "expired":
-                exam["readers"].append(row.reader_id)
-    enough = project.config.dispatch.lease.escalate_after
-    return [exam for _, exam in sorted(exams.items()) if exam["expired"] >= enough and not exam["held"]]
-
-
-def last_sweep(ledger: Ledger, every_minutes: float) -> dict[str, Any]:
-    """When the last sweep ran and how it ended, as the chain holds it."""
-    table = metadata.tables["audit_event"]
-    query = select(table.c.at, table.c.kind, table.c.payload).where(table.c.kind.like("sweep.%"))
-    with ledger.engine.connect() as connection:
-        row = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).first()
-    last = None if row is None else {"at": row.at, "kind": row.kind, "payload": row.payload}
-    return {"every_minutes": every_minutes, "last": last}
+        rows = [dict(row._mapping) for row in connection.execute(work)]
+        leases = {
+            r.assignment_id: dict(r._mapping) for r in connection.execute(kept.where(assignment.c.round == number))
+        }
+    found = openings(rows, leases, project.config.dispatch.lease.escalate_after)
+    keys = ("exam_id", "reader_id", "purpose")
+    return [{**{key: o.last[key] for key in keys}, "expired": o.expired} for o in found if o.escalated]
 
 
 def failures(ledger: Ledger, number: int) -> list[dict[str, Any]]:

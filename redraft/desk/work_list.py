@@ -6,14 +6,18 @@ Reads the ledger and the desk by narrow queries: a reader opens this page many t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 
+from redraft.desk.offers import open_offers
 from redraft.desk.store import Desk, autosave
 from redraft.ledger import Ledger
 from redraft.ledger.tables import metadata
 from redraft.project import Project
+from redraft.reviews import RETURN_REASONS
+from redraft.work_leases import view
 
 WAITING = ("DISPATCHED", "RETURNED_TO_READER")
 DONE = ("RETURNED", "IN_REVIEW", "ACCEPTED", "REJECTED")
@@ -21,7 +25,7 @@ DONE = ("RETURNED", "IN_REVIEW", "ACCEPTED", "REJECTED")
 Minutes = Callable[[Sequence[str]], Mapping[str, float]]
 
 
-def waiting_work(project: Project, desk: Desk, reader_id: str, minutes: Minutes) -> list[dict[str, Any]]:
+def waiting_work(project: Project, desk: Desk, reader_id: str, minutes: Minutes, now: datetime) -> list[dict[str, Any]]:
     """Open assignments of a reader: returned work first, then by deadline.
 
     Parameters
@@ -36,10 +40,10 @@ def waiting_work(project: Project, desk: Desk, reader_id: str, minutes: Minutes)
     ids = [row["assignment_id"] for row in rows]
     leases = _leases(project.ledger, ids)
     saved = _last_saves(desk, ids)
-    offers = kept_work(desk, ids)
+    offers = open_offers(desk, ids)
     reasons = return_reasons(project.ledger, [r["assignment_id"] for r in rows if r["state"] == "RETURNED_TO_READER"])
     active = minutes(ids)
-    allowed = project.config.dispatch.lease.extensions
+    rules = project.config.dispatch.lease
     items = []
     for row in rows:
         name = row["assignment_id"]
@@ -60,11 +64,7 @@ def waiting_work(project: Project, desk: Desk, reader_id: str, minutes: Minutes)
                 "opened": name in saved or active.get(name, 0.0) > 0,
                 "autosaved_at": saved.get(name),
                 "active_minutes": round(float(active.get(name, 0.0)), 2),
-                "lease": None if lease is None else {
-                    "expires_at": lease["expires_at"],
-                    "extensions_left": max(0, allowed - lease["extensions"]),
-                    "expired": lease["state"] == "expired",
-                },
+                "lease": None if lease is None else view(lease, rules, now),
                 "returned": reasons.get(name) if row["state"] == "RETURNED_TO_READER" else None,
                 "offers": name in offers,
             }
@@ -134,7 +134,7 @@ def return_reasons(ledger: Ledger, assignments: Sequence[str]) -> dict[str, list
             if row.revision >= found.get(row.assignment_id, (0, []))[0]:
                 found[row.assignment_id] = (row.revision, reasons)
         for row in connection.execute(returned):
-            words = reason_in_words(row.reason_code)
+            words = _in_words(row.reason_code)
             if row.remark_present:
                 words += " The reviewer left a remark: it stands beside the image."
             if row.revision >= found.get(row.assignment_id, (0, []))[0]:
@@ -142,20 +142,8 @@ def return_reasons(ledger: Ledger, assignments: Sequence[str]) -> dict[str, list
     return {name: reasons for name, (_, reasons) in found.items()}
 
 
-def reason_in_words(code: str | None) -> str:
-    """A reviewer's reason code as a sentence."""
-    if not code:
-        return "A reviewer sent it back."
-    return f"A reviewer sent it back: {code.replace('_', ' ')}."
-
-
-def kept_work(desk: Desk, assignments: Sequence[str]) -> set[str]:
-    """Assignments for which work is kept beside the newest save, to be merged or dropped by the reader."""
-    try:
-        from redraft.desk.offers import open_offers
-    except ImportError:
-        return set()
-    return set(open_offers(desk, assignments))
+def _in_words(code: str | None) -> str:
+    return RETURN_REASONS.get(code or "", "A reviewer sent it back.")
 
 
 def _assignments(
@@ -187,4 +175,4 @@ def _last_saves(desk: Desk, assignments: Sequence[str]) -> dict[str, str]:
         .group_by(autosave.c.assignment_id)
     )
     with desk.read() as connection:
-        return {name: at for name, at in connection.execute(query)}
+        return {row[0]: row[1] for row in connection.execute(query)}
