@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -45,8 +45,8 @@ def exam_rows(tx: Tx, *names: str) -> None:
         )  # fmt: skip
 
 
-def fill(tx: Tx) -> None:
-    """One row in every table."""
+def fill(tx: Tx, without: Collection[str] = ()) -> None:
+    """One row in every table but these."""
     tx.insert(
         "project",
         {"project_id": "p", "name": "kidney", "created_at": NOW, "currency": "EUR", "key_fingerprint": "f",
@@ -57,7 +57,8 @@ def fill(tx: Tx) -> None:
     tx.insert("reader", {"reader_id": "r1", "role": "radiologist", "simulated": True, "added_at": NOW})
     tx.add_identity("r1", "Dr. Invented")
     for table, row in _others().items():
-        tx.insert(table, row)
+        if table not in without:
+            tx.insert(table, row)
     tx.insert("lease", {"name": "writer", "holder": "", "token": 3, "expires_at": NOW})
 
 
@@ -190,6 +191,11 @@ def _new_round() -> Callable[..., dict[str, Any]]:
 @pytest.fixture(name="add_exams")
 def _add_exams() -> Callable[..., None]:
     return exam_rows
+
+
+@pytest.fixture(name="fill_tables")
+def _fill_tables() -> Callable[..., None]:
+    return fill
 
 
 @pytest.fixture(name="checkpoint")

@@ -45,7 +45,9 @@ ROUTE = {
 ASSIGNMENT_ROUTE = {
     A.DISPATCHED: [],
     A.RETURNED: [A.RETURNED],
+    A.IN_REVIEW: [A.RETURNED, A.IN_REVIEW],
     A.ACCEPTED: [A.RETURNED, A.ACCEPTED],
+    A.REJECTED: [A.RETURNED, A.REJECTED],
     A.RETURNED_TO_READER: [A.RETURNED, A.RETURNED_TO_READER],
     A.CARRIED_OVER: [A.CARRIED_OVER],
     A.WITHDRAWN: [A.WITHDRAWN],
@@ -103,12 +105,13 @@ def test_every_pair_of_round_states(round_in: tuple[Ledger, set[RoundState]]) ->
 
 @pytest.mark.parametrize(("source", "to"), list(itertools.product(AssignmentState, AssignmentState)))
 def test_every_pair_of_assignment_states(ledger: Ledger, source: AssignmentState, to: AssignmentState) -> None:
-    """Code and database agree about every pair; nothing leaves ACCEPTED or WITHDRAWN."""
+    """Code and database agree about every pair; accepted work is only opened again, and two states are final."""
     with ledger.tx("test", NOW) as tx:
         for state in ASSIGNMENT_ROUTE[source]:
             move_assignment(tx, "a1", state)
     if (source, to) in ASSIGNMENT:
-        assert source not in (A.ACCEPTED, A.WITHDRAWN)
+        assert source not in (A.REJECTED, A.WITHDRAWN)
+        assert source != A.ACCEPTED or to == A.IN_REVIEW
         with ledger.tx("test", NOW) as tx:
             move_assignment(tx, "a1", to, attempt=2)
         assert ledger.rows("assignment", state=to, attempt=2)
@@ -125,6 +128,8 @@ def test_the_assignment_states_of_the_design_are_there() -> None:
     named = {
         (A.DISPATCHED, A.RETURNED), (A.RETURNED, A.ACCEPTED), (A.RETURNED, A.RETURNED_TO_READER),
         (A.RETURNED_TO_READER, A.DISPATCHED), (A.DISPATCHED, A.CARRIED_OVER), (A.CARRIED_OVER, A.DISPATCHED),
+        (A.RETURNED, A.REJECTED), (A.RETURNED, A.IN_REVIEW), (A.IN_REVIEW, A.ACCEPTED),
+        (A.IN_REVIEW, A.RETURNED_TO_READER), (A.ACCEPTED, A.IN_REVIEW),
     }  # fmt: skip
     open_states = set(AssignmentState) - {A.ACCEPTED, A.REJECTED, A.WITHDRAWN}
     assert named | {(state, A.WITHDRAWN) for state in open_states} <= ASSIGNMENT
