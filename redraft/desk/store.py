@@ -1,7 +1,7 @@
 """The desk: passwords, sign-ins, open tabs and unfinished work of one server, in a database of its own.
 
 The ledger's chain keeps everything for ever; a password's hash, a session and an autosave must be able to go. Losing
-this file costs a new sign-in and new passwords, and no annotation: autosaved masks are files (redraft/desk/work.py).
+this file costs a new sign-in and new passwords, and no annotation: autosaved masks are files (redraft/desk/saves.py).
 """
 
 from __future__ import annotations
@@ -67,7 +67,33 @@ autosave = Table(
     Column("sha256", String(64), nullable=False),
     Column("bytes", Integer, nullable=False),
     Column("voxels", Float, nullable=False),
+    Column("verdict", String(16), nullable=True),  # what the reader had in mind so far
     Column("at", Text, nullable=False),
+)
+# Work that could not become the next autosave (another tab was ahead, the lease was over) or that another reader left
+# behind: kept until the reader merges or drops it.
+offer = Table(
+    "offer",
+    metadata,
+    Column("offer_id", Integer, primary_key=True, autoincrement=True),
+    Column("assignment_id", String(64), nullable=False, index=True),  # to whom it is offered
+    Column("from_assignment", String(64), nullable=False),
+    Column("sitting", String(64), nullable=False),
+    Column("why", String(32), nullable=False),  # stale, tab, lease_expired, submitted, left
+    Column("path", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("voxels", Float, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("state", String(16), nullable=False),  # open, merged, dropped
+)
+# Who looked at which exam's pixels in which sitting: what the ledger was told of already.
+viewing = Table(
+    "viewing",
+    metadata,
+    Column("assignment_id", String(64), primary_key=True),
+    Column("account_id", String(64), primary_key=True),
+    Column("sitting", String(64), primary_key=True),
 )
 
 

@@ -1,0 +1,1 @@
+"""The browser's side of a work package: what it shows, what is drawn on it, and how it is handed in. No ledger here."""
