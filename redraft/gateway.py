@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from redraft.config.sources import DicomWebSource as Section
     from redraft.project import Project
+    from redraft.security.pseudonyms import Pseudonyms
 
 SENDING, SENT = "export.sending", "export.sent"
 # A server that is silent so often in a row is not asked again: each time costs all its attempts.
@@ -57,36 +58,42 @@ def send(
     items: Sequence[Item],
     to: str,
     *,
-    by: str,
+    by: Identity,
     reason: str,
     clock: Callable[[], datetime],
     open_server: Callable[[Project, Section], Server] | None = None,
+    describe: Callable[[Item], str] | None = None,
 ) -> Iterator[Sent]:
     """Store the items' segmentations on the DICOMweb source `to`, one after the other.
 
     Each is on record in the ledger (who, why, what, where) before anything of it leaves; what became of it is recorded
-    after. Storing one again sends the same object under the same UID.
+    after. Storing one again sends the same object under the same UID. `describe` gives an item's series description
+    where it is not the usual one.
 
     Raises
     ------
+    SignInError
+        The account may not send.
     UsageError
-        Nobody or no reason is named, or a structure has no code.
+        No reason is named, or a structure has no code.
     ConfigError
         project.yaml has no DICOMweb source of that name.
     SecurityError
         The vault or the keys are not at hand.
     """
-    if not by.strip() or not reason.strip():
-        raise UsageError("An export to a PACS needs who sends it and why.", "Give --by and --reason.")
+    if not by.may(*ROLES):
+        raise SignInError("An export to a PACS needs the role ops.", "Ask ops.", code="sign_in.role")
+    if not reason.strip():
+        raise UsageError("An export to a PACS needs a reason.", "Give --reason.")
     require_codes(project.config.structures)
     servers = _Servers(project, to, open_server or _open)
     links = list(project.vault.links("series"))
-    return _send_all(project, items, to, by, reason, clock, servers, links)
+    return _send_all(project, items, to, by, reason, clock, servers, links, describe)
 
 
 def _send_all(
-    project: Project, items: Sequence[Item], to: str, by: str, reason: str, clock: Callable[[], datetime],
-    servers: _Servers, links: Sequence[Mapping[str, Any]],
+    project: Project, items: Sequence[Item], to: str, by: Identity, reason: str, clock: Callable[[], datetime],
+    servers: _Servers, links: Sequence[Mapping[str, Any]], describe: Callable[[Item], str] | None,
 ) -> Iterator[Sent]:  # fmt: skip
     from redraft.segmentation.seg_out import build_seg
 
@@ -100,25 +107,42 @@ def _send_all(
                 warnings.simplefilter("ignore")  # they quote values of the originals
                 exam = geometry(project, item.exam_id)
                 found = resolve(exam, links, pseudonyms, servers.of)
-                naming = Naming(lambda *parts: pseudonyms.uid("\x00".join(map(str, ("export", *parts)))))
+                naming = naming_of(pseudonyms)
                 labels = item.labels()
                 dataset = build_seg(
                     labels, found.exam, project.config.structures, item.origin, header=found.header, naming=naming
                 )
+                if describe is not None:
+                    dataset.SeriesDescription = describe(item)
         except (ExamError, IntegrityError, ServiceError) as error:
             yield Sent(item.exam_id, False, None, error.code, error.what)
             continue
         instance = pseudonyms.uid(str(dataset.SOPInstanceUID))
         record = {
             "exam_id": item.exam_id, "source_id": item.origin.identity, "source_sha256": item.origin.sha256,
-            "to": to, "by": by, "reason": reason, "sop_instance": instance,
+            "to": to, "by": by.account_id, "identity": "authenticated", "reason": reason, "sop_instance": instance,
         }  # fmt: skip
-        with project.ledger.tx(f"export:{by}", clock()) as tx:
+        with project.ledger.tx(f"export:{by.account_id}", clock()) as tx:
             tx.event(SENDING, record)
         rule, why = _store(servers.target, dataset)
-        with project.ledger.tx(f"export:{by}", clock()) as tx:
+        with project.ledger.tx(f"export:{by.account_id}", clock()) as tx:
             tx.event(SENT, {**record, "ok": rule is None, "rule": rule})
         yield Sent(item.exam_id, rule is None, instance, rule, why)
+
+
+def naming_of(pseudonyms: Pseudonyms) -> Naming:
+    """How objects that leave are named: UIDs that need the project's key, the same for the same label array."""
+    return Naming(lambda *parts: pseudonyms.uid("\x00".join(map(str, ("export", *parts)))))
+
+
+def source_section(project: Project, name: str) -> Section:
+    """The DICOMweb source of this name. Raises ConfigError where project.yaml has none."""
+    sections = _sections(project)
+    if name not in sections:
+        known = ", ".join(sections) or "none"
+        what = f"project.yaml has no DICOMweb source `{name}`."
+        raise ConfigError(what, f"DICOMweb sources of ingest.sources: {known}.")
+    return sections[name]
 
 
 def _store(server: _Bounded, dataset: Dataset) -> tuple[str | None, str]:
@@ -145,10 +169,7 @@ class _Servers:
     def __init__(self, project: Project, to: str, open_server: Callable[[Project, Section], Server]):
         self._project, self._open = project, open_server
         self._sections = _sections(project)
-        if to not in self._sections:
-            known = ", ".join(self._sections) or "none"
-            what = f"project.yaml has no DICOMweb source `{to}`."
-            raise ConfigError(what, f"DICOMweb sources of ingest.sources: {known}.")
+        source_section(project, to)
         self._opened: dict[str, _Bounded] = {}
         self.target = self._named(to)
 

@@ -57,7 +57,7 @@ def resolve(
         Rule exam_record: the exam's record does not name its study and series.
     """
     exam.complete()
-    named = [link["identity"] for link in links if _is_of(link["identity"], exam, pseudonyms)]
+    named = [link["identity"] for link in links if is_of(link["identity"], exam, pseudonyms)]
     if not named:
         raise _missing(exam, "the vault has no link for its series")
     for identity in named:
@@ -123,8 +123,11 @@ def compare(exam: ExamGeometry, headers: Sequence[Dataset], pseudonyms: Pseudony
     return Originals(named, header)
 
 
-def _is_of(identity: Mapping[str, Any], exam: ExamGeometry, pseudonyms: Pseudonyms) -> bool:
-    """By the series' own pseudonymous UID: several exams (4D, echoes) may come from one series."""
+def is_of(identity: Mapping[str, Any], exam: ExamGeometry, pseudonyms: Pseudonyms) -> bool:
+    """Whether a link of the vault is of the exam's series.
+
+    By the series' own pseudonymous UID: several exams (4D, echoes) may come from one series.
+    """
     uid = str(identity.get("SeriesInstanceUID") or "")
     return bool(uid) and pseudonyms.uid(uid) == exam.series
 

@@ -7,6 +7,9 @@ import hmac
 
 from redraft.security.keys import KeyRing
 
+# Crockford's base 32.
+_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
 
 class Pseudonyms:
     """Pseudonyms of one project. Kinds are domain-separated: a subject and a series of one name differ."""
@@ -61,6 +64,15 @@ class Pseudonyms:
     def source_tag(self, path: str) -> str:
         """Pseudonym of a file that belongs to no series."""
         return self._tag("source", path)
+
+    def work_code(self, assignment_id: str) -> str:
+        """A short code for an assignment where others can read it (a PACS), like `K7QF-2MXA`.
+
+        Without the key nobody matches it to the assignment's id in the project; easily mistaken letters are left out.
+        """
+        number = int(self._tag("work", assignment_id), 16)
+        digits = [_LETTERS[number >> 5 * place & 31] for place in range(8)]
+        return f"{''.join(digits[:4])}-{''.join(digits[4:])}"
 
     def uid(self, original: str) -> str:
         """A DICOM UID under `2.25.` (128 bits, PS3.5 B.2) for an original UID; the same for every reference to it."""
