@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft.config.schema import Structure, Validate
+from tasks.validate.flags import UNLIKELY
+
+# Share of what draft or label mark that was changed, from which a kept draft looks like a new drawing.
+MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,10 @@ def validate_rows(
         )
         for row in rows
     ]
-    return verdicts, {"results": sorted(kept, key=lambda r: (r["rule"], r["column"])), "success": bool(outcome.success)}
+    return verdicts, {
+        "results": sorted(kept, key=lambda r: (r["rule"], r["column"], r["checked"])),
+        "success": bool(outcome.success),
+    }
 
 
 def _suite(rules: Any, structures: Sequence[Structure], config: Validate) -> list[Any]:
@@ -126,15 +133,47 @@ def _suite(rules: Any, structures: Sequence[Structure], config: Validate) -> lis
             column="minutes", min_value=0, max_value=config.max_minutes,
             meta=meta("hard", "minutes", f"The minutes are not between 0 and {config.max_minutes:g}."),
         ),
-        # A range lets missing values through.
-        rules.ExpectColumnValuesToNotBeNull(column="minutes", meta=meta("hard", "minutes", "The minutes are missing.")),
+        # A range lets missing values through. A workstation without a timer has no minutes to give; it is named.
+        rules.ExpectColumnValuesToNotBeNull(
+            column="minutes", row_condition=rules.row_conditions.Column("origin") != "imported",
+            meta=meta("hard", "minutes", "The minutes are missing."),
+        ),
+        rules.ExpectColumnValuesToNotBeNull(
+            column="minutes", row_condition=rules.row_conditions.Column("origin") == "imported",
+            meta=meta("soft", "no_times", "It came without minutes, from a tool that takes none."),
+        ),
         between(
             column="seconds", min_value=config.min_seconds,
             meta=meta("soft", "very_fast", f"Finished in under {config.min_seconds:g} s."),
         ),
+        between(
+            column="accept_seconds", min_value=config.fast_accept_seconds,
+            meta=meta("soft", "fast_accept",
+                      f"The draft was accepted unchanged in under {config.fast_accept_seconds:g} s."),
+        ),
+        between(
+            column="corrected_voxels", min_value=0, strict_min=True,
+            meta=meta("soft", "unchanged_correction", "Handed in as a correction, but nothing was changed."),
+        ),
+        between(
+            column="accept_chance", min_value=UNLIKELY,
+            meta=meta("soft", "accept_streak",
+                      "In this round the reader accepts drafts unchanged far more often than the others."),
+        ),
+        between(
+            column="changed_share", max_value=MOSTLY,
+            meta=meta("soft", "mostly_redrawn",
+                      f"More than {MOSTLY:.0%} of what draft and label mark was changed, yet the draft was kept."),
+        ),
     ]  # fmt: skip
     for structure in structures:
         name = structure.name
+        suite.append(
+            between(
+                column=f"{name}_lost_ml", max_value=0,
+                meta=meta("soft", "structure_removed", f"The draft held {name}, the label holds none of it."),
+            )
+        )  # fmt: skip
         if structure.required:
             suite.append(
                 between(

@@ -14,11 +14,18 @@ from scipy import ndimage
 from redraft.config.schema import Structure
 from redraft.errors import ReadError
 from redraft.volumes import Volume, grid_difference, read_volume
+from tasks.validate.flags import CLOCKED, is_unchanged_accept
+
+# A missing number in a column of numbers.
+NOTHING = float("nan")
 
 
 @dataclass(frozen=True)
 class ReturnedLabel:
-    """What validation needs of one return. `minutes` is active time; `draft` is None from scratch."""
+    """What validation needs of one return.
+
+    `minutes` is active time, None where none was given; `draft` is None from scratch; `origin` is of the minutes.
+    """
 
     assignment_id: str
     exam_id: str
@@ -27,7 +34,8 @@ class ReturnedLabel:
     image: Path
     draft: Path | None
     verdict: str
-    minutes: float
+    minutes: float | None
+    origin: str = "typed"
 
 
 def measure(item: ReturnedLabel, structures: Sequence[Structure]) -> dict[str, Any]:
@@ -52,24 +60,52 @@ def measure(item: ReturnedLabel, structures: Sequence[Structure]) -> dict[str, A
         "integral": integral,
         "unknown_values": len(found - allowed) if finite else -1,
         "verdict": item.verdict,
-        "minutes": float(item.minutes),
-        "seconds": float(item.minutes) * 60.0,
+        "origin": item.origin,
+        "minutes": NOTHING if item.minutes is None else float(item.minutes),
+        "seconds": NOTHING if item.minutes is None else float(item.minutes) * 60.0,
         "foreground_voxels": int((array > 0).sum()) if finite else -1,
-        "voxels_changed": _changed(item, label),
     }
+    draft = _draft(item, label)
+    row |= _against_draft(item, label, draft, row["seconds"])
     for structure in structures:
         mask: NDArray[np.bool_] = array == structure.value
         _, components = ndimage.label(mask, structure=np.ones((3, 3, 3)))
         row[f"{structure.name}_ml"] = float(mask.sum()) * label.voxel_ml
         row[f"{structure.name}_components"] = int(components)
+        had = int((draft == structure.value).sum()) if draft is not None else 0
+        row[f"{structure.name}_lost_ml"] = 0.0 if mask.any() else had * label.voxel_ml
     return row
 
 
-def _changed(item: ReturnedLabel, label: Volume) -> int | None:
+def _draft(item: ReturnedLabel, label: Volume) -> NDArray[Any] | None:
     if item.draft is None:
         return None
-    draft = read_volume(item.draft)
-    return int((draft.array != label.array).sum()) if draft.shape == label.shape else None
+    draft = read_volume(item.draft).array
+    return draft if draft.shape == label.shape else None
+
+
+def _against_draft(
+    item: ReturnedLabel, label: Volume, draft: NDArray[Any] | None, seconds: float
+) -> dict[str, float | int | None]:
+    """Columns that compare with the draft; a rule that does not apply to this return finds nothing to judge."""
+    found: dict[str, float | int | None] = {
+        "voxels_changed": None,
+        "accept_seconds": NOTHING,
+        "corrected_voxels": NOTHING,
+        "changed_share": NOTHING,
+        "accept_chance": NOTHING,
+    }
+    if draft is None:
+        return found
+    changed = int((draft != label.array).sum())
+    found["voxels_changed"] = changed
+    if item.verdict == "correct":
+        found["corrected_voxels"] = float(changed)
+    if item.verdict in ("accept", "correct"):
+        found["changed_share"] = changed / max(int(((draft > 0) | (label.array > 0)).sum()), 1)
+    if is_unchanged_accept(item.verdict, changed) and item.origin in CLOCKED:
+        found["accept_seconds"] = seconds
+    return found
 
 
 def _flipped(image: Volume, label: Volume) -> bool:

@@ -25,9 +25,11 @@ def row(name: str = "a", **changes: Any) -> dict[str, Any]:
     minutes = changes.get("minutes", 6.0)
     return {
         "assignment_id": name, "exam_id": "e", "reader_id": "r", "same_grid": True, "flipped": False, "integral": True,
-        "unknown_values": 0, "verdict": "correct", "minutes": minutes, "seconds": minutes * 60.0,
+        "unknown_values": 0, "verdict": "correct", "origin": "typed", "minutes": minutes, "seconds": minutes * 60.0,
         "foreground_voxels": 9, "voxels_changed": None, "kidney_ml": 150.0, "kidney_components": 2, "tumor_ml": 0.0,
-        "tumor_components": 0, "vessel_ml": 0.0, "vessel_components": 0, **changes,
+        "tumor_components": 0, "vessel_ml": 0.0, "vessel_components": 0, "accept_seconds": NAN,
+        "corrected_voxels": NAN, "changed_share": NAN, "accept_chance": NAN, "kidney_lost_ml": 0.0,
+        "tumor_lost_ml": 0.0, "vessel_lost_ml": 0.0, **changes,
     }  # fmt: skip
 
 
@@ -54,6 +56,17 @@ CASES: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     ("all_the_minutes", {"minutes": 120.0}, set(), set()),
     ("endless_minutes", {"minutes": float("inf")}, {"minutes"}, set()),
     ("no_minutes", {"minutes": NAN}, {"minutes"}, set()),
+    ("no_timer", {"minutes": NAN, "origin": "imported"}, set(), {"no_times"}),
+    ("a_timer", {"origin": "imported"}, set(), set()),
+    ("accepted_fast", {"accept_seconds": 9.9}, set(), {"fast_accept"}),
+    ("accepted_in_time", {"accept_seconds": 10.0}, set(), set()),
+    ("corrected_nothing", {"corrected_voxels": 0.0}, set(), {"unchanged_correction"}),
+    ("corrected_a_voxel", {"corrected_voxels": 1.0}, set(), set()),
+    ("out_of_line", {"accept_chance": 0.001}, set(), {"accept_streak"}),
+    ("in_line", {"accept_chance": 0.2}, set(), set()),
+    ("drawn_anew", {"changed_share": 0.51}, set(), {"mostly_redrawn"}),
+    ("half_of_it", {"changed_share": 0.5}, set(), set()),
+    ("lost", {"tumor_lost_ml": 2.5}, set(), {"structure_removed"}),
     ("in_no_time", {"minutes": 0.0}, set(), {"very_fast"}),
     ("in_five_seconds", {"minutes": 5 / 60}, set(), set()),
     ("hard_and_soft", {"unknown_values": 1, "kidney_components": 9}, {"unknown_values"}, {"components"}),
@@ -118,7 +131,7 @@ def test_the_result_lists_every_rule_with_who_broke_it(judged: tuple[dict[str, V
     results = judged[1]["results"]
     assert judged[1]["success"] is False
     by_key = {(r["rule"], r["column"]): r for r in results}
-    assert len(by_key) == len({(r["rule"], r["column"], r["checked"]) for r in results})
+    assert len(results) == len({(r["rule"], r["column"], r["checked"]) for r in results})
     assert by_key["grid", "same_grid"]["broken"] == ["mirrored", "other_grid"]
     assert by_key["required_empty", "kidney_ml"]["level"] == "hard"
     assert by_key["components", "tumor_components"] == {
