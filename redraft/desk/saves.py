@@ -158,6 +158,12 @@ class WorkStore:
             mine = row is not None and row.sitting == sitting
             return mine, not mine and not self._may_write(connection, assignment, sitting or "")
 
+    def holder(self, assignment: str, account: str) -> str | None:
+        """The tab of this account that holds the pen."""
+        query = select(tab.c.sitting).where(tab.c.assignment_id == assignment, tab.c.account_id == account)
+        with self.desk.read() as connection:
+            return connection.scalar(query)
+
     # -- kept work ----------------------------------------------------------------------------------------------------
     def offers(self, assignment: str, left_by: Sequence[str] = ()) -> list[Offer]:
         """Open offers, oldest first. `left_by`: assignments whose place this one took; their work is offered too."""
