@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from redraft import rounds
 from redraft.create import create_project
-from redraft.decisions import decide, gate_of
+from redraft.decisions import decide_by_policy
 from redraft.files import write_text
 from redraft.project import Project
 
@@ -66,12 +66,7 @@ def run_rounds(project_dir: str, count: int) -> None:
         if stage in ("AWAITING_ANNOTATION", "CLOSING"):
             close_round(project_dir, number, True)
             continue
-        passed = bool(gate_of(project, number)["passed"])
-        decision = decide(
-            project, number, approve=passed, by="policy: follow the gate",
-            reason="gate passed" if passed else "gate not passed", now=datetime.now(UTC),
-        )  # fmt: skip
-        promote_model(project_dir, number, decision)
+        promote_model(project_dir, number, decide_by_policy(project, number, now=datetime.now(UTC)))
 
 
 def make_arm(base: Project, out: Path, strategy: str, seed: int, oracle: Path) -> Project:

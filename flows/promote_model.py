@@ -1,8 +1,8 @@
 """promote_model: an approval, then the champion alias moves.
 
 As a deployment the flow suspends at its first line until somebody resumes it with a decision's id; started with the id
-(from the command line) it goes straight on. Either way the ledger is asked what was decided: the id is all that a
-resume carries, and a made-up one is refused.
+(from the command line) it goes straight on. Either way the ledger is asked what was decided and whether whoever did
+has shown who they are: the id is all that a resume carries, and a made-up one is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 
 from redraft import rounds
-from redraft.errors import StateError
+from redraft.decisions import verified
 from redraft.ledger import RoundState
 from redraft.lineage.publish import publish_decision
 from redraft.project import Project
@@ -41,12 +41,7 @@ def promote_model(project_dir: str, number: int, decision_id: str | None = None)
     if decision_id is None:
         decision_id = suspend_flow_run(wait_for_input=Decision, timeout=14 * 24 * 3600).decision_id
     project = Project.open(project_dir)
-    decision = project.ledger.one("decision", decision_id=decision_id, round=number)
-    if decision is None:
-        raise StateError(
-            f"Round {number}: there is no decision {decision_id} in the ledger.",
-            f"Decide with `redraft promote {number} --approve|--hold --by WHO --reason TEXT`.",
-        )
+    decision = verified(project, number, decision_id)
     with rounds.writer(project, _now) as lease:
         ctx = Context(project, number, lease.token, "promote_model")
         publish_decision(ctx, decision)

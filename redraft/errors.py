@@ -15,6 +15,7 @@ RedraftError                     carries code, what happened, what to do, whethe
 ├── StorageError                 disk full, a file that vanished, a write that did not complete
 ├── VersioningError              git or DVC refused (remote down, push rejected)
 ├── ServiceError                 a service (MLflow, Prefect, remote) does not answer
+├── SignInError                  who it is was not shown, or what they ask is not theirs to do
 ├── SecurityError                key missing or different, vault unreadable, permissions too open
 └── IntegrityError               bytes that are not what a record says they are
     └── ModelPackageError        a model package that fails verification is never loaded
@@ -158,6 +159,21 @@ class VersioningError(RedraftError):
 class ServiceError(RedraftError):
     code = "service"
     retry = True
+
+
+class SignInError(RedraftError):
+    code = "sign_in"
+
+
+class TooManyAttempts(SignInError):
+    """Too many sign-ins were refused; `wait_seconds` until the next may be tried."""
+
+    code = "sign_in.too_many"
+    retry = True
+
+    def __init__(self, what: str, do: str, wait_seconds: int):
+        super().__init__(what, do)
+        self.wait_seconds = wait_seconds
 
 
 class SecurityError(RedraftError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from redraft.errors import ConfigError, ExamError, IntegrityError, RedraftError, ServiceError, UsageError
+from redraft.errors import ConfigError, ExamError, IntegrityError, RedraftError, ServiceError, SignInError, UsageError
 from redraft.originals import resolve
 from redraft.segmentation.export import Item, geometry
 from redraft.segmentation.origin import Naming, require_codes
@@ -21,11 +21,13 @@ from redraft.segmentation.origin import Naming, require_codes
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from redraft.accounts import Identity
     from redraft.config.sources import DicomWebSource as Section
     from redraft.project import Project
     from redraft.security.pseudonyms import Pseudonyms
 
 SENDING, SENT = "export.sending", "export.sent"
+ROLES = ("ops",)
 # A server that is silent so often in a row is not asked again: each time costs all its attempts.
 SILENT = 2
 
@@ -62,13 +64,11 @@ def send(
     reason: str,
     clock: Callable[[], datetime],
     open_server: Callable[[Project, Section], Server] | None = None,
-    describe: Callable[[Item], str] | None = None,
 ) -> Iterator[Sent]:
     """Store the items' segmentations on the DICOMweb source `to`, one after the other.
 
     Each is on record in the ledger (who, why, what, where) before anything of it leaves; what became of it is recorded
-    after. Storing one again sends the same object under the same UID. `describe` gives an item's series description
-    where it is not the usual one.
+    after. Storing one again sends the same object under the same UID.
 
     Raises
     ------
@@ -88,16 +88,42 @@ def send(
     require_codes(project.config.structures)
     servers = _Servers(project, to, open_server or _open)
     links = list(project.vault.links("series"))
-    return _send_all(project, items, to, by, reason, clock, servers, links, describe)
+    return _send_all(project, items, to, (by.account_id, "authenticated"), reason, clock, servers, links, None)
+
+
+def send_drafts(
+    project: Project,
+    items: Sequence[Item],
+    to: str,
+    *,
+    reason: str,
+    clock: Callable[[], datetime],
+    describe: Callable[[Item], str],
+    open_server: Callable[[Project, Section], Server] | None = None,
+) -> Iterator[Sent]:
+    """Store drafts that readers are to correct in the PACS, as `send` does and with the same errors.
+
+    Nobody asks for each of them: project.yaml does (dispatch.backend: dicomweb), and the record says `policy`.
+
+    Parameters
+    ----------
+    describe : function
+        An item's series description, by which readers and redraft find it again.
+    """
+    require_codes(project.config.structures)
+    servers = _Servers(project, to, open_server or _open)
+    links = list(project.vault.links("series"))
+    return _send_all(project, items, to, ("policy", "policy"), reason, clock, servers, links, describe)
 
 
 def _send_all(
-    project: Project, items: Sequence[Item], to: str, by: Identity, reason: str, clock: Callable[[], datetime],
+    project: Project, items: Sequence[Item], to: str, by: tuple[str, str], reason: str, clock: Callable[[], datetime],
     servers: _Servers, links: Sequence[Mapping[str, Any]], describe: Callable[[Item], str] | None,
 ) -> Iterator[Sent]:  # fmt: skip
     from redraft.segmentation.seg_out import build_seg
 
     pseudonyms = project.pseudonyms
+    account, identity = by
     for item in items:
         if servers.target.silent:
             yield Sent(item.exam_id, False, None, "service.unreachable", "Not tried: the server does not answer.")
@@ -120,12 +146,12 @@ def _send_all(
         instance = pseudonyms.uid(str(dataset.SOPInstanceUID))
         record = {
             "exam_id": item.exam_id, "source_id": item.origin.identity, "source_sha256": item.origin.sha256,
-            "to": to, "by": by.account_id, "identity": "authenticated", "reason": reason, "sop_instance": instance,
+            "to": to, "by": account, "identity": identity, "reason": reason, "sop_instance": instance,
         }  # fmt: skip
-        with project.ledger.tx(f"export:{by.account_id}", clock()) as tx:
+        with project.ledger.tx(f"export:{account}", clock()) as tx:
             tx.event(SENDING, record)
         rule, why = _store(servers.target, dataset)
-        with project.ledger.tx(f"export:{by.account_id}", clock()) as tx:
+        with project.ledger.tx(f"export:{account}", clock()) as tx:
             tx.event(SENT, {**record, "ok": rule is None, "rule": rule})
         yield Sent(item.exam_id, rule is None, instance, rule, why)
 

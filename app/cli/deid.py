@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.common import JsonOption, ProjectOption, open_project, print_json, print_table
+from app.cli.identity import PasswordFileOption, prove
 
 if TYPE_CHECKING:
     from redraft.deid.check import Identifiers, Report
@@ -106,15 +107,21 @@ def _print_report(report: Report) -> None:
 @app.command("reveal")
 def reveal(
     pseudonym: Annotated[str, typer.Argument(help="Pseudonym of an exam, a series or a subject.")],
-    by: Annotated[str, typer.Option("--by", help="Who asks.")],
+    by: Annotated[
+        str, typer.Option("--by", metavar="LOGIN", help="Who asks: an account with the role ops or auditor.")
+    ],
     reason: Annotated[str, typer.Option("--reason", help="Why; it is kept, so never quote the identity.")],
+    password_file: PasswordFileOption = None,
     project_dir: ProjectOption = Path("."),
     as_json: JsonOption = False,
 ) -> None:
     """Show whose a pseudonym is: with the project's keys only, and recorded before anything is shown."""
+    from redraft.deid.reveal import ROLES
     from redraft.deid.reveal import reveal as reveal_links
 
-    links = reveal_links(open_project(project_dir), pseudonym, by=by, reason=reason, now=datetime.now(UTC))
+    project = open_project(project_dir)
+    who = prove(project, by, password_file, roles=ROLES, act="identity.reveal")
+    links = reveal_links(project, pseudonym, by=who, reason=reason, now=datetime.now(UTC))
     if as_json:
         print_json(links)
         return

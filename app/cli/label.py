@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.common import JsonOption, ProjectOption, open_project, print_json
+from app.cli.identity import PasswordFileOption, prove
 
 if TYPE_CHECKING:
     from redraft.project import Project
@@ -65,8 +66,9 @@ def export(
     what: Annotated[_What, typer.Option(help="Readers' annotations, or the model's drafts.")] = _What.annotations,
     out: Annotated[Path | None, typer.Option(help="Folder to write into.")] = None,
     to: Annotated[str | None, typer.Option(metavar="SOURCE", help="Store on this DICOMweb source instead.")] = None,
-    by: Annotated[str, typer.Option(help="With --to: who sends.")] = "",
+    by: Annotated[str, typer.Option(metavar="LOGIN", help="With --to: who sends; the role ops.")] = "",
     reason: Annotated[str, typer.Option(help="With --to: why.")] = "",
+    password_file: PasswordFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write segmentations to files under pseudonyms, or store them in a PACS under the original images' names.
@@ -83,12 +85,14 @@ def export(
         raise UsageError(f"A PACS is sent DICOM SEG, not {kind}.", "Use --format seg with --to.")
     if to is None and (by or reason):
         raise UsageError("--by and --reason belong to --to.", "Leave them out, or give --to SOURCE.")
+    if to is not None and not (by.strip() and reason.strip()):
+        raise UsageError("An export to a PACS needs who sends it and why.", "Give --by and --reason.")
     project = open_project(project_dir)
     items = collect(project, what.value, number=number, exams=exam or ())
     if out is not None:
         _to_files(project, items, kind, out, as_json)
     elif to is not None:
-        _to_pacs(project, items, to, by, reason, as_json)
+        _to_pacs(project, items, to, by, reason, password_file, as_json)
 
 
 def _to_files(project: Project, items: list[Item], kind: _Format, out: Path, as_json: bool) -> None:
@@ -105,13 +109,16 @@ def _to_files(project: Project, items: list[Item], kind: _Format, out: Path, as_
         raise typer.Exit(1)
 
 
-def _to_pacs(project: Project, items: list[Item], to: str, by: str, reason: str, as_json: bool) -> None:
+def _to_pacs(
+    project: Project, items: list[Item], to: str, by: str, reason: str, password_file: str | None, as_json: bool
+) -> None:
     from datetime import UTC, datetime
 
-    from redraft.gateway import send
+    from redraft.gateway import ROLES, send
 
+    who = prove(project, by, password_file, roles=ROLES, act="export")
     done = []
-    for sent in send(project, items, to, by=by, reason=reason, clock=lambda: datetime.now(UTC)):
+    for sent in send(project, items, to, by=who, reason=reason, clock=lambda: datetime.now(UTC)):
         done.append(sent)
         if not as_json:
             print(f"{sent.exam_id}: " + ("stored" if sent.ok else f"not stored [{sent.rule}]: {sent.why}"))

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import audit, campaign, cost, deid, intake, key, label, model, receive, rounds, serve, setup, status
+from app.cli import audit, campaign, cost, deid, intake, key, label, model, receive, rounds, serve, setup, status, user
 from redraft import __version__
 from redraft.errors import RedraftError, UsageError
 
@@ -46,6 +46,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(key.app, name="key")
 app.add_typer(deid.app, name="deid")
 app.add_typer(model.app, name="model")
+app.add_typer(user.app, name="user")
 
 
 def main() -> None:

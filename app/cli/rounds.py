@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.common import JsonOption, ProjectOption, counter, open_project, print_json, print_table
+from app.cli.identity import PasswordFileOption, prove
 
 round_app = typer.Typer(help="Open, watch, close and abort rounds.", no_args_is_help=True)
 
@@ -113,7 +114,7 @@ def close(
         print_json(out.model_dump(mode="json"))
         return
     print_gate(chosen, out.gate)
-    print(f"Next: `redraft promote {chosen} --approve|--hold --by WHO --reason TEXT`.")
+    print(f"Next: `redraft promote {chosen} --approve|--hold --by LOGIN --reason TEXT`.")
 
 
 def print_gate(number: int, gate: dict[str, Any]) -> None:
@@ -151,20 +152,23 @@ def abort(
 def promote(
     number: Annotated[int, typer.Argument(help="Round number.")],
     approve: Annotated[bool, typer.Option("--approve/--hold", help="Promote the challenger, or keep the champion.")],
-    by: Annotated[str, typer.Option(help="Who decides.")],
+    by: Annotated[str, typer.Option(metavar="LOGIN", help="Who decides: an account with the role approver.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the record.")],
     record_only: Annotated[
         bool, typer.Option("--record-only", help="Leave acting on it to a promote_model run that waits on a server.")
     ] = False,
+    password_file: PasswordFileOption = None,
     project_dir: ProjectOption = Path("."),
     as_json: JsonOption = False,
 ) -> None:
     """Decide about a round's challenger. The decision is recorded first, then the champion alias moves."""
     from flows.runtime import prefect_for
-    from redraft.decisions import decide
+    from redraft.decisions import APPROVER, check, decide
 
     project = open_project(project_dir)
-    decision = decide(project, number, approve=approve, by=by, reason=reason, now=datetime.now(UTC))
+    check(project, number, approve=approve, reason=reason)  # before a password is asked for
+    who = prove(project, by, password_file, roles=(APPROVER,), act=f"decision about round {number}")
+    decision = decide(project, number, approve=approve, by=who, reason=reason, now=datetime.now(UTC))
     if record_only:
         if as_json:
             print_json({"round": number, "decision_id": decision})
@@ -180,4 +184,4 @@ def promote(
     if as_json:
         print_json(out.model_dump(mode="json"))
         return
-    print(f"Round {number}: {out.state}. Champion: {out.champion or 'none'} (identity: asserted).")
+    print(f"Round {number}: {out.state}. Champion: {out.champion or 'none'}.")

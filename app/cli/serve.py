@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import ProjectOption, open_project
+from app.cli.common import JsonOption, ProjectOption, open_project
 
 if TYPE_CHECKING:
     from redraft.project import Project
@@ -25,8 +25,10 @@ def serve(
         bool, typer.Option("--insecure", help="Listen beyond this machine without TLS and without a proxy.")
     ] = False,
     project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
 ) -> None:
     """Serve the pages: work lists and review workstation, reviews, operations."""
+    import json
     import socket
 
     import uvicorn
@@ -44,10 +46,15 @@ def serve(
     _bind(listening, web.host, web.port)
     bound = listening.getsockname()[1]
     name = f"[{web.host}]" if ":" in web.host else web.host
-    print(f"Pages of {project.config.name}: {web.url or f'{_scheme(project)}://{name}:{bound}'}", flush=True)
-    if not any(account.active for account in directory.everybody(project)):
-        print("Nobody has an account yet. Add the first one:", flush=True)
-        print(f"  redraft user add LOGIN --name NAME --role ops --project {project.root}", flush=True)
+    url = web.url or f"{_scheme(project)}://{name}:{bound}"
+    active = sum(account.active for account in directory.everybody(project))
+    if as_json:
+        print(json.dumps({"url": url, "host": web.host, "port": bound, "accounts": active}), flush=True)
+    else:
+        print(f"Pages of {project.config.name}: {url}", flush=True)
+        if not active:
+            print("Nobody has an account yet. Add the first one:", flush=True)
+            print(f"  redraft user add LOGIN --name NAME --role ops --project {project.root}", flush=True)
     uvicorn.Server(uvicorn.Config(application, **settings(project))).run(sockets=[listening])
 
 

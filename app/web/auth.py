@@ -25,7 +25,8 @@ from app.web.errors import WebError, status_of
 from app.web.front import cookie
 from app.web.render import page
 from redraft.accounts import authenticate, sessions
-from redraft.accounts.sign_in import SignInError, TooManyAttempts, signed_out
+from redraft.accounts.sign_in import signed_out
+from redraft.errors import SignInError, TooManyAttempts
 
 router = APIRouter()
 

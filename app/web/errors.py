@@ -12,15 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.web.render import error_page
-from redraft.accounts.sign_in import SignInError, TooManyAttempts
 from redraft.errors import (
     ConflictError,
     ExamError,
     RedraftError,
     SecurityError,
     ServiceError,
+    SignInError,
     StateError,
     StorageError,
+    TooManyAttempts,
     UsageError,
 )
 
@@ -51,6 +52,8 @@ def signed_out() -> WebError:
 _BY_CODE = {
     "work.no_draft": 404, "work.not_found": 404, "work.stale": 409, "work.tab": 409, "work.lease_expired": 410,
     "work.too_large": 413, "work.grid": 422, "work.values": 422, "work.not_gzip": 422, "sign_in.role": 403,
+    "work.slice": 404, "work.not_a_label": 422, "work.verdict": 422, "work.reason": 422, "work.remark": 422,
+    "work.nothing_drawn": 409, "work.busy": 503, "storage.full": 507,
 }  # fmt: skip
 _BY_CLASS: tuple[tuple[type[RedraftError], int], ...] = (
     (TooManyAttempts, 429), (SignInError, 401), (UsageError, 400), (ExamError, 422), (StateError, 409),

@@ -54,6 +54,25 @@ def normal_login(text: str) -> str:
     return login
 
 
+def check_new(project: Project, login: str, *, name: str, roles: Iterable[str], reader_id: str | None) -> None:
+    """Raise what `add` would, before a password is asked for."""
+    login = normal_login(login)
+    if not name.strip():
+        raise UsageError("An account needs the person's name.", "Give --name.")
+    _checked_roles(project, roles, reader_id)
+    other = by_reader(project, reader_id) if reader_id else None
+    if other is not None and other.login != login:
+        raise StateError(
+            f"The reader {reader_id} has the account {other.account_id} already.",
+            "Remove that one first, or give this account another reader.",
+        )
+    with project.desk.read() as connection:
+        row = connection.execute(select(credential).where(credential.c.login == login)).first()
+    known = None if row is None else by_id(project, row.account_id)
+    if known is not None and known.active:
+        raise StateError(f"The login belongs to the account {known.account_id} already.", "See `redraft user list`.")
+
+
 def add(
     project: Project,
     login: str,
@@ -79,17 +98,11 @@ def add(
     StateError
         The login is taken, or the reader has an account.
     """
+    roles = tuple(roles)
+    check_new(project, login, name=name, roles=roles, reader_id=reader_id)
     login, name = normal_login(login), name.strip()
-    if not name:
-        raise UsageError("An account needs the person's name.", "Give --name.")
     chosen = _checked_roles(project, roles, reader_id)
     hashed = None if password is None else hash_password(password, login=login)
-    other = by_reader(project, reader_id) if reader_id else None
-    if other is not None and other.login != login:
-        raise StateError(
-            f"The reader {reader_id} has the account {other.account_id} already.",
-            "Remove that one first, or give this account another reader.",
-        )
     desk = project.desk
     with desk.write() as connection:
         row = connection.execute(select(credential).where(credential.c.login == login)).first()

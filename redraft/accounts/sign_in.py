@@ -10,26 +10,9 @@ from sqlalchemy import select, update
 from redraft.accounts import directory, throttle
 from redraft.accounts.passwords import check_password, out_of_date, rehash
 from redraft.desk.store import credential
-from redraft.errors import RedraftError, UsageError
+from redraft.errors import RedraftError, SignInError, TooManyAttempts, UsageError
 from redraft.ledger.tables import plain
 from redraft.project import Project
-
-
-class SignInError(RedraftError):
-    """Who it is was not shown, or what they ask is not theirs to do."""
-
-    code = "sign_in"
-
-
-class TooManyAttempts(SignInError):
-    """Too many wrong passwords; `wait_seconds` until the next may be tried."""
-
-    code = "sign_in.too_many"
-    retry = True
-
-    def __init__(self, what: str, do: str, wait_seconds: int):
-        super().__init__(what, do)
-        self.wait_seconds = wait_seconds
 
 
 @dataclass(frozen=True)
@@ -39,6 +22,10 @@ class Identity:
     account_id: str
     roles: tuple[str, ...]
     how: str
+
+    def may(self, *roles: str) -> bool:
+        """Whether one of these roles is theirs."""
+        return any(role in self.roles for role in roles)
 
 
 def authenticate(

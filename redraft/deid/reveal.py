@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from redraft.accounts import Identity
 from redraft.deid.check import CONFIGURED
 from redraft.deid.matcher import Matcher
-from redraft.errors import StateError, UsageError
+from redraft.errors import SignInError, StateError, UsageError
 from redraft.project import Project
 
 EVENT = "identity.reveal"
+# Those who run the project, and those who look into it afterwards.
+ROLES = ("ops", "auditor")
 
 
-def reveal(project: Project, pseudonym: str, *, by: str, reason: str, now: datetime) -> list[dict[str, Any]]:
+def reveal(project: Project, pseudonym: str, *, by: Identity, reason: str, now: datetime) -> list[dict[str, Any]]:
     """What the vault knows of an exam's, series' or subject's pseudonym; the ledger keeps who asked and why.
 
     Returns
@@ -23,15 +26,19 @@ def reveal(project: Project, pseudonym: str, *, by: str, reason: str, now: datet
 
     Raises
     ------
+    SignInError
+        When the account has neither role.
     UsageError
-        When who or why is missing, or quotes the very identity that is asked for.
+        When the reason is missing, or quotes the very identity that is asked for.
     SecurityError
         When the keys at hand are not the project's.
     StateError
         When the vault knows nothing of it. Nothing is recorded then, for nothing was shown.
     """
-    if not by.strip() or not reason.strip():
-        raise UsageError("Re-identification needs who asks and why.", "Give --by and --reason.")
+    if not by.may(*ROLES):
+        raise SignInError(f"Re-identification needs the role {' or '.join(ROLES)}.", "Ask them.", code="sign_in.role")
+    if not reason.strip():
+        raise UsageError("Re-identification needs a reason.", "Give --reason.")
     names = _names_of(project, pseudonym.strip())
     links = [link for link in project.vault.links() if link["pseudonym"] in names]
     if not links:
@@ -43,14 +50,13 @@ def reveal(project: Project, pseudonym: str, *, by: str, reason: str, now: datet
         if name != CONFIGURED and len(str(value)) >= 4
     }  # fmt: skip
     quotes = Matcher(enumerate(sorted(values)))
-    if any(True for text in (by, reason) for _ in quotes.search(text.encode())):
-        raise UsageError(
-            "Who or why quotes the patient's identity, and both are kept.", "Use pseudonyms in the reason."
-        )
-    with project.ledger.tx(f"reveal:{by.strip()}", now) as tx:
-        tx.event(
-            EVENT, {"pseudonym": pseudonym.strip(), "by": by.strip(), "reason": reason.strip(), "identity": "asserted"}
-        )
+    if any(True for _ in quotes.search(reason.encode())):
+        raise UsageError("The reason quotes the patient's identity, and it is kept.", "Use pseudonyms in the reason.")
+    record = {
+        "pseudonym": pseudonym.strip(), "by": by.account_id, "reason": reason.strip(), "identity": "authenticated",
+    }  # fmt: skip
+    with project.ledger.tx(f"reveal:{by.account_id}", now) as tx:
+        tx.event(EVENT, record)
     return links
 
 

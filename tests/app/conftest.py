@@ -88,6 +88,24 @@ def _further(project: Project, *, decide: bool) -> None:
 
 
 @pytest.fixture
+def who(tmp_path: Path) -> Callable[..., tuple[object, ...]]:
+    """Add an account to a project; the options that name it to a command and show its password."""
+    from redraft.accounts import directory
+
+    def add(root: Path, *roles: str, login: str = "quentin") -> tuple[object, ...]:
+        project = Project.open(root)
+        directory.add(
+            project, login, name="Dr. Quentin", roles=roles, reader_id=None, password="a long enough sentence", now=NOW
+        )
+        path = tmp_path / f"{login}.password"
+        path.write_text("a long enough sentence\n")
+        path.chmod(0o600)
+        return ("--by", login, "--password-file", path)
+
+    return add
+
+
+@pytest.fixture
 def copy(templates: Path, tmp_path: Path) -> Callable[[str], Path]:
     """A copy of `empty`, `waiting` or `failing`."""
 

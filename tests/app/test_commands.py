@@ -46,7 +46,8 @@ def test_the_commands_that_other_tools_call_are_there() -> None:
     named = {" ".join(name) for name in commands()}
     assert {
         "init", "phantom", "ingest", "round open", "round status", "round close", "round abort", "label import",
-        "promote", "campaign", "cost report", "cost rates", "audit trace", "audit verify", "audit export", "key init",
+        "promote", "serve", "user add", "user list", "user remove", "user password", "user pseudonym", "user roles",
+        "campaign", "cost report", "cost rates", "audit trace", "audit verify", "audit export", "key init",
         "key show", "model list", "model show", "up", "down", "status",
     } <= named  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -56,12 +57,12 @@ def test_a_clean_project_is_proved_clean_and_a_note_spoils_it(redraft: Callable,
         assert "abendroth" not in (found.out + found.err).lower()
 
 
-def test_a_sources_name_is_nobodys(redraft: Callable, project: Path) -> None:
+def test_a_sources_name_is_nobodys(redraft: Callable, project: Path, who: Any) -> None:
     """The vault's links name the source; receipts and reasons may, too, whether project.yaml still knows it or not."""
     (project / "notes.txt").write_text("restored from the archive")
     assert redraft("deid", "check", project, "--against", "vault:", "--project", project).code == 0
     subject = Project.open(project).pseudonyms.series_id("1.2.3.4.5.6")
-    common = ("--by", "dr-lee", "--project", project)
+    common = (*who(project, "ops"), "--project", project)
     assert redraft("deid", "reveal", subject, "--reason", "gone from the archive", *common).code == 0
 
 
@@ -86,13 +87,15 @@ def test_a_json_list_is_read_as_one(redraft: Callable, project: Path, tmp_path: 
         assert redraft("deid", "check", project, "--against", listed).code == code
 
 
-def test_whose_a_pseudonym_is_is_shown_after_it_is_on_record(redraft: Callable, project: Path) -> None:
+def test_whose_a_pseudonym_is_is_shown_after_it_is_on_record(redraft: Callable, project: Path, who: Any) -> None:
     """The ledger keeps who asked and why, never the identity; nothing is recorded where nothing was shown."""
     opened = Project.open(project)
     subject = opened.pseudonyms.subject_id(NUMBER)
 
-    def ask(pseudonym: str, by: str = "dr-lee", reason: str = "incidental finding"):  # type: ignore[no-untyped-def]
-        return redraft("deid", "reveal", pseudonym, "--by", by, "--reason", reason, "--project", project, "--json")
+    auditor = who(project, "auditor")
+
+    def ask(pseudonym: str, by: Any = auditor, reason: str = "incidental finding"):  # type: ignore[no-untyped-def]
+        return redraft("deid", "reveal", pseudonym, *by, "--reason", reason, "--project", project, "--json")
 
     def events() -> list[dict[str, object]]:
         return [row for row in Project.open(project).ledger.rows("audit_event") if row["kind"] == EVENT]
@@ -103,7 +106,9 @@ def test_whose_a_pseudonym_is_is_shown_after_it_is_on_record(redraft: Callable, 
     assert NUMBER not in json.dumps(events(), default=str)
     assert ask("f" * 20).code == 1
     assert ask(subject, reason=f"about {NUMBER}").code == 2
-    assert ask(subject, by=" ").code == 2
+    assert ask(subject, reason=" ").code == 2
+    refused = ask(subject, by=who(project, "approver", login="alma"))
+    assert refused.code == 1 and json.loads(refused.out)["error"]["code"] == "sign_in.role"
     assert len(events()) == 1
     assert redraft("audit", "verify", "--project", project).code == 0
 

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -146,8 +147,8 @@ def test_one_exam_and_one_round_can_be_chosen(project: Project, phantom: Path, r
 @pytest.mark.parametrize(
     "options",
     [
-        (), ("--out", "a", "--to", "pacs"), ("--to", "pacs", "--format", "nrrd"), ("--out", "a", "--by", "QA"),
-        ("--to", "pacs", "--by", "QA"), ("--to", "pacs", "--reason", "x"),
+        (), ("--out", "a", "--to", "pacs"), ("--to", "pacs", "--format", "nrrd"), ("--out", "a", "--by", "qa"),
+        ("--to", "pacs", "--by", "qa"), ("--to", "pacs", "--reason", "x"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_told(options: tuple[str, ...], project: Project, redraft) -> None:
@@ -170,8 +171,9 @@ def test_a_label_that_was_altered_is_left_out(project: Project, phantom: Path, r
 
 
 @pytest.fixture
-def with_pacs(project: Project, phantom: Path, orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The project, knowing a real DICOMweb server that holds the original images."""
+def with_pacs(project: Project, phantom: Path, orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch, who: Any) -> Project:
+    """The project, knowing a real DICOMweb server that holds the original images, and qa, who may send there."""
+    monkeypatch.setenv("REDRAFT_PASSWORD_FILE", str(who(project.root, "ops", login="qa")[-1]))
     orthanc.clear()
     orthanc.put(sorted((phantom / "images").rglob("*.dcm")))
     monkeypatch.setenv("PACS_USER", orthanc.user)
@@ -199,7 +201,7 @@ def test_the_gateway_stores_under_the_original_names(
         images.rename(phantom / "gone")
     try:
         answer = redraft(
-            "label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by", "Dr QA",
+            "label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by", "qa",
             "--reason", "tumour board", "--json",
         )  # fmt: skip
     finally:
@@ -238,7 +240,9 @@ def test_the_gateway_stores_under_the_original_names(
     kinds = [row["kind"] for row in events(with_pacs)]
     assert kinds == ["export.sending", "export.sent"] * 2
     payload = events(with_pacs)[0]["payload"]
-    assert {"by": "Dr QA", "reason": "tumour board", "to": "pacs"}.items() <= payload.items()
+    (account,) = with_pacs.ledger.rows("account")
+    wanted = {"by": account["account_id"], "identity": "authenticated", "reason": "tumour board", "to": "pacs"}
+    assert wanted.items() <= payload.items()
     planted = json.loads((phantom / "planted_identifiers.json").read_text())
     texts = [json.dumps(row["payload"]) for row in events(with_pacs)]
     for file in with_pacs.root.rglob("*"):
@@ -249,7 +253,7 @@ def test_the_gateway_stores_under_the_original_names(
 
 def test_the_same_annotation_again_is_the_same_object(with_pacs: Project, orthanc: Orthanc, redraft) -> None:
     """Sent twice, the server holds it once."""
-    command = ("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by", "QA",
+    command = ("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by", "qa",
                "--reason", "x")  # fmt: skip
     assert [redraft(*command).code for _ in range(2)] == [0, 0]
     assert len(orthanc.find("Instance", Modality="SEG") or orthanc.find("Series", Modality="SEG")) == 2
@@ -269,7 +273,7 @@ def test_originals_that_changed_are_not_sent_to(
             dataset.save_as(tmp_path / "moved.dcm")
             orthanc.put([tmp_path / "moved.dcm"])
         answer = redraft("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by",
-                         "QA", "--reason", "x", "--json")  # fmt: skip
+                         "qa", "--reason", "x", "--json")  # fmt: skip
     finally:
         (phantom / "gone").rename(phantom / "images")
     assert answer.code == 1
@@ -287,7 +291,7 @@ def test_a_patient_corrected_on_the_server_is_not_overruled_by_a_folder(
         dataset.PatientID = f"CORRECTED-{dataset.PatientID}"
         dataset.save_as(tmp_path / "corrected.dcm")
         orthanc.put([tmp_path / "corrected.dcm"])
-    answer = redraft("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by", "QA",
+    answer = redraft("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by", "qa",
                      "--reason", "x", "--json")  # fmt: skip
     assert answer.code == 1
     assert {row["rule"] for row in json.loads(answer.out)["sent"]} == {"integrity.originals"}
@@ -327,7 +331,7 @@ def test_a_pacs_that_does_not_say_is_told_from_one_that_has_lost_the_originals(
     (phantom / "images").rename(phantom / "gone")
     try:
         answer = redraft("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by",
-                         "QA", "--reason", "x", "--json")  # fmt: skip
+                         "qa", "--reason", "x", "--json")  # fmt: skip
     finally:
         (phantom / "gone").rename(phantom / "images")
     rule = {"down": "service.unreachable", "login": "service.refused", "gone": "integrity.originals"}[what]
@@ -349,7 +353,7 @@ def test_a_success_that_keeps_nothing_is_no_success(
             patch.setenv("PACS_USER", strict.user)
             patch.setenv("PACS_PASSWORD", strict.password)
             answer = redraft("label", "export", "--format", "seg", "--project", with_pacs.root, "--to", "pacs", "--by",
-                             "QA", "--reason", "x", "--json")  # fmt: skip
+                             "qa", "--reason", "x", "--json")  # fmt: skip
         assert strict.find("Series", Modality="SEG") == []
     sent = json.loads(answer.out)["sent"]
     assert answer.code == 1 and [(row["ok"], row["rule"]) for row in sent] == [(False, "not_kept")] * 2

@@ -148,27 +148,29 @@ def test_a_second_round_is_refused_while_one_is_live(
         assert [row["number"] for row in Project.open(root).ledger.rows("round")] == before
 
 
-def test_promoting_against_a_failed_gate_is_refused(redraft: Redraft, copy: Copy) -> None:
+def test_promoting_against_a_failed_gate_is_refused(redraft: Redraft, copy: Copy, who: Any) -> None:
     """An approval names the failed criterion, points to --hold and leaves no decision; then only the hold stands."""
     from redraft.project import Project
 
     root = copy("failing")
-    who = ("--by", "QA", "--reason", "looks fine", "--project", root)
-    error = refused(redraft, "promote", 1, "--approve", *who)
+    how = (*who(root, "approver"), "--reason", "looks fine", "--project", root)
+    error = refused(redraft, "promote", 1, "--approve", *how)
     assert error["code"] == "state.gate_failed" and "floor of kidney" in error["what"]
     assert "redraft promote 1 --hold" in error["do"]
     project = Project.open(root)
     assert project.ledger.rows("decision") == [] and project.ledger.rows("round")[0]["state"] == "AWAITING_APPROVAL"
-    held = [json.loads(redraft("promote", 1, "--hold", "--record-only", *who, "--json").out) for _ in range(2)]
+    held = [json.loads(redraft("promote", 1, "--hold", "--record-only", *how, "--json").out) for _ in range(2)]
     assert held[0] == held[1] and held[0]["decision_id"] == project.ledger.rows("decision")[0]["decision_id"]
-    assert refused(redraft, "promote", 1, "--approve", *who)["code"] == "state"
+    assert refused(redraft, "promote", 1, "--approve", *how)["code"] == "state"
 
 
 def test_a_decision_needs_a_person_a_reason_and_a_round_that_waits(redraft: Redraft, copy: Copy) -> None:
-    """Blank names are wrong usage; a round still with its readers cannot be decided."""
+    """Blank names and reasons are wrong usage; a round still with its readers cannot be decided."""
+    root = copy("failing")
+    for by, reason in ((" ", "x"), ("quentin", " ")):
+        blank = refused(redraft, "promote", 1, "--hold", "--by", by, "--reason", reason, "--project", root)
+        assert blank["code"] == "usage"
     root = copy("waiting")
-    blank = refused(redraft, "promote", 1, "--hold", "--by", " ", "--reason", "x", "--project", root)
-    assert blank["code"] == "usage"
     early = refused(redraft, "promote", 1, "--hold", "--by", "QA", "--reason", "x", "--project", root)
     assert early["code"] == "state" and "AWAITING_ANNOTATION" in early["what"]
 

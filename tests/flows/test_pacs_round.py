@@ -84,7 +84,7 @@ SETTINGS = {
     "gate:\n": "simulation: {oracle: TRUTH}\n\ngate:\n",
     "floor: {kidney: 0.6, kidney_tumor: 0.05}": "floor: {kidney: 0.0, kidney_tumor: 0.0}",
 }
-EXPORT = ("label", "export", "--format", "seg", "--to", "pacs", "--by", "Dr A", "--reason", "tumour board")
+EXPORT = ("label", "export", "--format", "seg", "--to", "pacs", "--by", "alma", "--reason", "tumour board")
 # Several commands of one process: each would spend its first seconds on the same imports.
 RUN = """
 import contextlib, io, json, sys
@@ -188,9 +188,18 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             orthanc, proxy, folder / "orthanc" / "orthanc.log", Project.open(root), phantom, exams,
             environment=environment,
         )  # fmt: skip
+        _add_account(it, folder / "alma.password")
         _receive(it, [studies[n] for n in SENT])
         _round(it)
         yield it
+
+
+def _add_account(house: House, password: Path) -> None:
+    """Somebody who may decide and send, and whose password the commands find in a file."""
+    password.write_text("a long enough sentence\n")
+    password.chmod(0o600)
+    house.environment["REDRAFT_PASSWORD_FILE"] = str(password)
+    house.ran(("user", "add", "alma", "--name", "Dr A", "--role", "approver", "--role", "ops"))
 
 
 def _phantom(folder: Path) -> tuple[Path, list[list[Dataset]]]:
@@ -264,7 +273,7 @@ def _round(house: House) -> None:
     names = ("open", "close", "promote", "exported", "ingested", "opened_again")
     commands: list[tuple[object, ...]] = [
         ("round", "open"), ("round", "close", 1),
-        ("promote", 1, "--approve", "--by", "Dr A", "--reason", "gate passed"), EXPORT, ("ingest",), ("round", "open"),
+        ("promote", 1, "--approve", "--by", "alma", "--reason", "gate passed"), EXPORT, ("ingest",), ("round", "open"),
     ]  # fmt: skip
     house.said |= dict(zip(names, house.ran(*commands), strict=True))
 

@@ -133,7 +133,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "decision",
             {
                 "decision_id": "one", "round": 1, "kind": "approve", "model_digest": CHAMPION, "by_whom": "QA",
-                "identity": "asserted", "reason": "passed", "gate": {}, "at": NOW,
+                "identity": "policy", "reason": "passed", "gate": {}, "at": NOW,
             },
         )  # fmt: skip
         move_round(tx, 1, RoundState.PROMOTED)

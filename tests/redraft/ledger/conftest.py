@@ -117,7 +117,7 @@ def _others() -> dict[str, dict[str, Any]]:
         "exam_metric": {"exam_metric_id": "em1", "model_digest": "m1", "test_set": "internal", "exam_id": "e2",
                         "structure": "kidney", "dice": 0.9, "surface_dice": 0.95, "hd95_mm": None, "apl_mm": 11.5},
         "decision": {"decision_id": "de1", "round": 1, "kind": "approve", "model_digest": "m1", "by_whom": "QA",
-                     "identity": "asserted", "reason": "passed", "gate": {"ok": True}, "at": NOW},
+                     "identity": "authenticated", "reason": "passed", "gate": {"ok": True}, "at": NOW},
         "cost_entry": {"cost_entry_id": "co1", "round": 1, "kind": "expert", "what": "n1", "exam_id": "e1",
                        "reader_id": "r1", "minutes": 9.5, "amount": Decimal("19.00"), "currency": "EUR",
                        "rate": {"per_hour": "120.00"}, **simulated, "at": NOW},
