@@ -16,6 +16,7 @@ from redraft.ledger import RoundState, fail_round, hold_lease, move_round, resum
 from redraft.ledger.lease import Lease
 from redraft.project import Project
 from redraft.steps import Context
+from redraft.work_leases import Progress, progress
 
 PLACES = ("services", "remote", "security", "simulation")
 TERMINAL = (RoundState.PROMOTED, RoundState.HELD, RoundState.ABORTED)
@@ -197,21 +198,46 @@ def awaits_annotation(project: Project, number: int) -> bool:
     return bool(stage == RoundState.AWAITING_ANNOTATION)
 
 
+def completion(project: Project, number: int) -> Progress:
+    """How far a round is by the rule of dispatch.completion (redraft.work_leases.progress)."""
+    ledger = project.ledger
+    undecided = [row["exam_id"] for row in ledger.rows("consensus", state="to_adjudicate")]
+    return progress(ledger.rows("assignment", round=number), project.config, undecided)
+
+
+def round_complete(project: Project, number: int) -> bool:
+    """Whether a round may close by itself: n of m readings of an exam are in, for the share of exams asked for."""
+    return completion(project, number).done
+
+
+def anything_to_train_on(project: Project) -> bool:
+    """Whether a closing would have a training annotation to start from."""
+    work = {row["assignment_id"]: row for row in project.ledger.rows("assignment")}
+    return any(
+        work[row["assignment_id"]]["state"] == "ACCEPTED" and work[row["assignment_id"]]["purpose"] == "training"
+        for row in project.ledger.rows("annotation", state="valid")
+    )
+
+
 def require_returns(project: Project, number: int, now: datetime, *, early: bool) -> None:
-    """Raise StateError when work is out before the deadline (unless `early`), or when nothing came back at all."""
+    """Raise StateError unless the round may be closed.
+
+    It may when it is complete, past its deadline, or `early`; and only with an accepted training annotation at least.
+    Readings that are still out then are carried over by the closing.
+    """
     row = get(project, number)
-    work = [a for a in project.ledger.rows("assignment", round=number) if a["state"] != "WITHDRAWN"]
-    back = [a for a in work if a["state"] in ("RETURNED", "ACCEPTED")]
-    out = len(work) - len(back)
-    if not any(a["purpose"] == "training" for a in back) and not project.ledger.rows("annotation", state="valid"):
+    found = completion(project, number)
+    if not anything_to_train_on(project):
         raise StateError(
-            f"Round {number}: no training annotation has come back ({out} of {len(work)} are out).",
-            "Wait for the readers, or abort the round.",
+            f"Round {number}: no training annotation is accepted ({len(found.missing)} of {found.exams} exams are "
+            "not complete).",
+            "Wait for readers and reviewers, or abort the round.",
+            code="state.nothing_to_train",
         )
-    due = datetime.fromisoformat(row["due_at"])
-    if out and now < due and not early:
+    if not found.done and now < datetime.fromisoformat(row["due_at"]) and not early:
         raise StateError(
-            f"Round {number}: {out} of {len(work)} annotations are still out; the deadline is {row['due_at']}.",
+            f"Round {number}: {len(found.missing)} of {found.exams} exams are not complete; "
+            f"the deadline is {row['due_at']}.",
             f"Wait, or `redraft round close {number} --early`: what is out is carried over to the next round.",
             code="state.work_out",
         )

@@ -163,8 +163,8 @@ def progress(assignments: Sequence[Row], config: Config, undecided: Iterable[str
 
     m is how many readings of an exam were handed out; one that was given on counts once. n is `readings`, m at most. A
     reading counts when it is ACCEPTED. One that is REJECTED (sent back without a segmentation) is final: it counts
-    neither among the n nor the m, and an exam that nobody could segment waits for nothing. Returned work, work in review,
-    and a reading that nobody has are not in. Work on known-wrong drafts (`quality`) never holds a round up.
+    neither among the n nor the m, and an exam that nobody could segment waits for nothing. Returned work, work in
+    review and a reading that nobody has are not in. Work on known-wrong drafts (`quality`) never holds a round up.
 
     Parameters
     ----------

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import Field
 
-from redraft.cohort import OPEN_STATES, Cohort
-from redraft.digest import sha256_bytes, sha256_file, sha256_json
-from redraft.errors import LabelError
+from redraft.cohort import Cohort
+from redraft.digest import sha256_file, sha256_json
+from redraft.errors import LabelError, StateError, UsageError
 from redraft.ledger import AssignmentState, Tx, move_assignment
 from redraft.project import Project
 from redraft.rounds import get
 from redraft.steps import Context, Contract, Done, run_step
-from tasks.dispatch.assign import Plan, assign
+from redraft.work_leases import COUNTED, OUT, new_lease, openings, until
+from tasks.dispatch.assign import WORDS, Item, Plan, Unassigned, assign, plan
 from tasks.dispatch.backends import FolderBackend
-from tasks.dispatch.contract import Task, TaskStructure
+from tasks.dispatch.hand_out import HandOut
+from tasks.dispatch.leases import judge
 from tasks.dispatch.open_backend import backend_for
-from tasks.dispatch.packages import RESULT, make_package
+from tasks.dispatch.packages import RESULT
+from tasks.dispatch.planning import Expectations, away, desks, generator
+from tasks.dispatch.quality import plan_quality
+
+Row = dict[str, Any]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class DispatchInputs(Contract):
@@ -32,22 +45,62 @@ class DispatchInputs(Contract):
     rules: str
 
 
+class UnassignedRef(Contract):
+    """A reading that fitted nobody; `why` is a key of tasks.dispatch.assign.WORDS."""
+
+    exam_id: str
+    purpose: str
+    why: str
+    second: bool
+
+
 class DispatchRef(Contract):
-    """What went out in this round."""
+    """What went out in this round, and what did not.
+
+    Attributes
+    ----------
+    quality : known-wrong drafts among it; beside `training`.
+    quality_missing : of those planned, how many could not be made (no exam with a known truth that fits a reader).
+    unassigned : readings that wait for a reader; their exams are not lost.
+    """
 
     round: int
     training: int
     reference: int
     carried_over: int
     assignments_sha256: str
+    quality: int = 0
+    quality_missing: int = 0
+    unassigned: tuple[UnassignedRef, ...] = ()
+
+
+class KeptRef(Contract):
+    """What became of leases and of readings that nobody had.
+
+    Attributes
+    ----------
+    expired, left : assignments that were withdrawn: their time ran out, their reader takes no work any more.
+    handed : new assignment id to the withdrawn one (or to the exam) that it stands for.
+    escalated : exams that wait for a person.
+    unassigned : readings that fit nobody.
+    renewed, repaired : assignments whose lease began again, whose package was missing and is there again.
+    """
+
+    expired: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    handed: dict[str, str] = Field(default_factory=dict)
+    escalated: tuple[str, ...] = ()
+    unassigned: tuple[UnassignedRef, ...] = ()
+    renewed: int = 0
+    repaired: tuple[str, ...] = ()
 
 
 class ReturnedRef(Contract):
-    """One finished piece of work in its package."""
+    """One finished piece of work in its package; without label where the exam was sent back without one."""
 
     assignment_id: str
-    label: str  # relative to the project where it lies inside, else absolute
-    label_sha256: str
+    label: str | None  # relative to the project where it lies inside, else absolute
+    label_sha256: str | None
     result: dict[str, Any]
 
 
@@ -61,10 +114,11 @@ class CollectRef(Contract):
 @task(name="dispatch", cache_policy=NO_CACHE, persist_result=False)
 def dispatch(project_dir: str, number: int, token: int) -> DispatchRef:
     """Assign work, write the packages, hand them out. Work that was carried over goes out again in this round."""
-    import numpy as np
-
     project = Project.open(project_dir)
     ctx = Context(project, number, token, "dispatch")
+    runs = project.ledger.rows("step_run", round=number, step="dispatch", state="done")
+    if runs:  # whatever has changed since (rules, code): what is out is out, and nothing goes out twice
+        return DispatchRef.model_validate(max(runs, key=lambda run: run["finished_at"])["outputs"])
     config, cohort = project.config, Cohort(project)
     selection = sorted(project.ledger.rows("selection", round=number), key=lambda row: row["rank"])
     busy = cohort.in_work(number)
@@ -73,103 +127,290 @@ def dispatch(project_dir: str, number: int, token: int) -> DispatchRef:
         for row in cohort.reference_exams()
         if row["exam_id"] not in busy and not cohort.annotated(row["exam_id"])
     ]
-    reference = waiting[: config.dispatch.reference_per_round]
+    reference = sorted(waiting[: config.dispatch.reference_per_round])
     carried = sorted(
         a["assignment_id"]
         for a in cohort.assignments.values()
         if a["state"] == "CARRIED_OVER" or (a["round"] == number and a["attempt"] > 1)
     )
-    readers = tuple(reader.id for reader in config.dispatch.readers)
+    gone = away(project)
     inputs = DispatchInputs(
         selection=tuple((row["exam_id"], row["explanation"]["mode"]) for row in selection),
         reference=tuple(reference),
         carried_over=tuple(carried),
-        readers=readers,
-        rules=sha256_json([config.dispatch.double_read_share, config.dispatch.backend]),
+        readers=tuple(reader.id for reader in config.dispatch.readers if reader.id not in gone),
+        rules=sha256_json(config.dispatch.model_dump(mode="json", exclude={"folder", "pacs"})),
     )
 
     def body() -> Done:
-        load: dict[str, float] = {}
-        for row in cohort.assignments.values():
-            if row["state"] in OPEN_STATES:
-                load[row["reader_id"]] = load.get(row["reader_id"], 0.0) + float(row["expected_minutes"] or 0)
-        rng = np.random.default_rng(int(sha256_bytes(f"{config.seed}/{number}/dispatch".encode())[:16], 16))
-        chosen: list[tuple[str, Literal["assisted", "from_scratch"], float]] = [
-            (row["exam_id"], row["explanation"]["mode"], row["explanation"]["mode_probability"]) for row in selection
-        ]
-        plans = assign(
-            chosen, reference, readers, load, round_number=number, expected_minutes=config.select.prior_minutes,
-            double_read_share=config.dispatch.double_read_share, rng=rng,
-        )  # fmt: skip
-        champion = get(project, number)["champion"]
-        drafts = {r["exam_id"]: r for r in project.ledger.rows("draft", model_digest=champion)} if champion else {}
+        again = [cohort.assignments[name] for name in carried]
+        stay = [row for row in again if row["reader_id"] not in gone]
+        leave = [row for row in again if row["reader_id"] in gone]
+        expected = Expectations(project, cohort, number)
+        people = desks(project, cohort.assignments.values(), number, [row["assignment_id"] for row in stay])
+        items = [expected.chosen(row) for row in selection] + [expected.reference(exam) for exam in reference]
+        # What a reader who left had, but not known-wrong drafts: they were theirs alone.
+        items += [expected.instead(row) for row in leave if row["purpose"] in COUNTED]
+        share = {
+            "training": config.dispatch.training_double_read_share,
+            "reference": config.dispatch.double_read_share,
+        }
         with ctx.timings.part("core"):
-            digests = {plan.assignment_id: _package(project, number, plan, cohort, drafts) for plan in plans}
-        due = get(project, number)["due_at"]
-        now = ctx.clock()
+            plans, unassigned = assign(
+                items, people, round_number=number, double_share=share,
+                rng=generator(config.seed, number, "dispatch"),
+            )  # fmt: skip
+            seeded, missing = plan_quality(project, cohort, expected, people, plans, number)
+            packages = HandOut(project)
+            for item in seeded:
+                packages.add_draft(item.draft)
+            now, due = ctx.clock(), datetime.fromisoformat(get(project, number)["due_at"])
+            drafts = {item.plan.assignment_id: item.draft["draft_id"] for item in seeded}
+            rows = []
+            for planned in [*plans, *(item.plan for item in seeded)]:
+                row = _row(project, planned, number, now, due)
+                row["draft_id"] = drafts.get(planned.assignment_id, row["draft_id"])
+                rows.append({**row, "package_sha256": packages.package(row)})
+            renewed = []
+            for row in stay:
+                row = {**row, "round": number, "attempt": row["attempt"] + 1}
+                renewed.append({**row, "package_sha256": packages.package(row)})
 
         def record(tx: Tx) -> None:
-            for reader in config.dispatch.readers:
-                if tx.one("reader", reader_id=reader.id) is None:
-                    simulated = config.dispatch.backend == "simulated"
-                    row = {"reader_id": reader.id, "role": reader.role, "simulated": simulated, "added_at": now}
-                    tx.insert("reader", row)
-            for plan in plans:
-                draft = drafts.get(plan.exam_id)
-                tx.insert(
-                    "assignment",
-                    {
-                        "assignment_id": plan.assignment_id,
-                        "round": number,
-                        "exam_id": plan.exam_id,
-                        "reader_id": plan.reader_id,
-                        "purpose": plan.purpose,
-                        "mode": plan.mode,
-                        "mode_probability": plan.mode_probability,
-                        # The draft that existed when the mode was drawn, shown or not: it makes both arms comparable.
-                        "draft_id": draft["draft_id"] if draft and plan.purpose == "training" else None,
-                        "backend": config.dispatch.backend,
-                        "state": AssignmentState.DISPATCHED,
-                        "expected_minutes": plan.expected_minutes,
-                        "dispatched_at": now,
-                        "due_at": due,
-                        "package_sha256": digests[plan.assignment_id],
-                        "attempt": 1,
-                    },
-                )
-            for assignment in carried:
-                attempt = tx.get("assignment", assignment_id=assignment)["attempt"] + 1
-                changes = {"round": number, "due_at": due, "attempt": attempt}
-                move_assignment(tx, assignment, AssignmentState.DISPATCHED, **changes)
+            _know_readers(tx, project, now)
+            tx.insert_many("draft", [item.draft for item in seeded])
+            for row in leave:
+                move_assignment(tx, row["assignment_id"], AssignmentState.WITHDRAWN, round=number)
+                _end(tx, row["assignment_id"], "ended")
+            ends = until(now, due, config.dispatch)
+            for row in rows:
+                tx.insert("assignment", row)
+                tx.insert("work_lease", new_lease(row["assignment_id"], ends))
+            tx.insert_many("seeded_error", [item.error for item in seeded])
+            for row in renewed:
+                changes = {key: row[key] for key in ("round", "attempt", "package_sha256")}
+                move_assignment(tx, row["assignment_id"], AssignmentState.DISPATCHED, due_at=due, **changes)
+                _begin(tx, row["assignment_id"], ends)
+            if unassigned:
+                tx.event("dispatch.unassigned", {"round": number, "readings": [_plain(item) for item in unassigned]})
 
         ref = DispatchRef(
             round=number,
-            training=sum(plan.purpose == "training" for plan in plans),
-            reference=sum(plan.purpose == "reference" for plan in plans),
-            carried_over=len(carried),
+            training=sum(p.purpose == "training" for p in plans),
+            reference=sum(p.purpose == "reference" for p in plans),
+            carried_over=len(stay),
             assignments_sha256=sha256_json(sorted([p.assignment_id, p.exam_id, p.reader_id, p.mode] for p in plans)),
+            quality=len(seeded),
+            quality_missing=missing,
+            unassigned=tuple(UnassignedRef(**_plain(item)) for item in unassigned),
         )
         return Done(ref, record)
 
     return run_step(ctx, "dispatch", inputs, DispatchRef, body)
 
 
-def _package(project: Project, number: int, plan: Plan, cohort: Cohort, drafts: dict[str, dict[str, Any]]) -> str:
-    exam = cohort.exams[plan.exam_id]
-    draft = drafts[plan.exam_id] if plan.mode == "assisted" else None
-    work = Task(
-        assignment_id=plan.assignment_id,
-        exam_id=plan.exam_id,
-        round=number,
-        purpose=plan.purpose,
-        mode=plan.mode,
-        reader_id=plan.reader_id,
-        structures=tuple(TaskStructure(name=s.name, value=s.value, kind=s.kind) for s in project.config.structures),
-        image_sha256=exam["image_sha256"],
-        draft_sha256=draft["sha256"] if draft else None,
+@task(name="keep_leases", cache_policy=NO_CACHE, persist_result=False)
+def keep_leases(project_dir: str, number: int, token: int | None, clock: Callable[[], datetime] = utc_now) -> KeptRef:
+    """Withdraw work whose lease ran out or whose reader left, and give what nobody has to another reader.
+
+    Rows come first and packages after them: a package that a kill kept from being made is made by the next call. What
+    the reader has drawn stays where it is, below the desk or in the package, and nobody else is shown it.
+    """
+    project = Project.open(project_dir)
+    ctx = Context(project, number, token, "keep_leases", clock)
+    config, ledger = project.config, project.ledger
+    now, due = ctx.clock(), datetime.fromisoformat(get(project, number)["due_at"])
+    every = ledger.rows("assignment")
+    leases = {row["assignment_id"]: row for row in ledger.rows("work_lease")}
+    found = judge(
+        [row for row in every if row["round"] == number], leases, _sent_back(project), away(project), due,
+        config.dispatch, now,
+    )  # fmt: skip
+    # As the ledger will be once this is written: what is free then is given out in the same transaction.
+    every = [{**row, "state": "WITHDRAWN"} if row["assignment_id"] in found.withdrawn else row for row in every]
+    for state, names in (("expired", found.expire), ("ended", found.leave)):
+        for name in names:
+            leases[name] = {**leases.get(name, new_lease(name, now)), "state": state}
+    rows = [row for row in every if row["round"] == number]
+    free = openings(rows, leases, config.dispatch.lease.escalate_after)
+    cohort = Cohort(project)
+    expected = Expectations(project, cohort, number)
+    items = [*expected.openings(free), *_never_given(project, cohort, expected, rows, number)]
+    plans, unassigned = assign(
+        items, desks(project, every, number), round_number=number, double_share={},
+        rng=generator(config.seed, number, "keep", *sorted(item.instead_of or item.exam_id for item in items)),
+    )  # fmt: skip
+    handed = _hand_over(ctx, plans, now, due, found)
+    packages = HandOut(project)
+    repaired = []
+    for row in ledger.rows("assignment", round=number):
+        if row["state"] in OUT and packages.is_missing(row):
+            packages.package(row)
+            repaired.append(row["assignment_id"])
+    return KeptRef(
+        expired=found.expire,
+        left=found.leave,
+        handed=handed,
+        escalated=tuple(sorted({opening.last["exam_id"] for opening in free if opening.escalated})),
+        unassigned=tuple(UnassignedRef(**_plain(item)) for item in unassigned),
+        renewed=len(found.renew),
+        repaired=tuple(name for name in repaired if name not in handed),
     )
-    path = project.root / draft["path"] if draft else None
-    return make_package(project.work, work, project.root / exam["image_path"], path)
+
+
+def give(ctx: Context, exam_id: str, reader_id: str) -> str:
+    """Give a reading that nobody has to a reader, as a person decided; returns the new assignment's id.
+
+    Escalation, lapsed leases and the reader's minutes do not stand in the way; conflict, skill and blindness do.
+
+    Raises
+    ------
+    UsageError
+        The project has no such reader.
+    StateError
+        Nobody needs to read the exam, or the reader must not.
+    """
+    project, number = ctx.project, ctx.number
+    config, ledger = project.config, project.ledger
+    every = ledger.rows("assignment")
+    rows = [row for row in every if row["round"] == number]
+    leases = {row["assignment_id"]: row for row in ledger.rows("work_lease")}
+    cohort = Cohort(project)
+    expected = Expectations(project, cohort, number)
+    people = {desk.reader.id: desk for desk in desks(project, every, number)}
+    if reader_id not in people:
+        raise UsageError(f"There is no reader {reader_id}.", f"Readers: {', '.join(people)}.")
+    items = [
+        expected.instead(opening.last)
+        for opening in openings(rows, leases, config.dispatch.lease.escalate_after)
+        if opening.last["exam_id"] == exam_id
+    ]
+    items += [
+        item for item in _never_given(project, cohort, expected, rows, number) if item.exam_id == exam_id
+    ]  # fmt: skip
+    if not items:
+        raise StateError(f"No reading of exam {exam_id} waits for a reader.", "See `redraft round status`.")
+    why = people[reader_id].why_not(items[0])
+    if why not in (None, "hours"):
+        raise StateError(
+            f"Reader {reader_id} cannot get exam {exam_id}: {WORDS[str(why)]}.", "Choose another reader.",
+            code=f"state.{why}",
+        )  # fmt: skip
+    now, due = ctx.clock(), datetime.fromisoformat(get(project, number)["due_at"])
+    (identity,) = _hand_over(ctx, [plan(items[0], reader_id, number)], now, due)
+    HandOut(project).package(ledger.rows("assignment", assignment_id=identity)[0])
+    return identity
+
+
+def _hand_over(ctx: Context, plans: Sequence[Plan], now: datetime, due: datetime, found: Any = None) -> dict[str, str]:
+    """Write what was judged and planned, in one transaction; new assignment id to what it stands for."""
+    if not plans and (found is None or not (found.renew or found.end or found.withdrawn)):
+        return {}
+    project = ctx.project
+    packages = HandOut(project)
+    rows = []
+    for planned in plans:
+        row = _row(project, planned, ctx.number, now, due)
+        rows.append({**row, "package_sha256": packages.digest(row)})
+    ends = until(now, due, project.config.dispatch)
+    ctx.check_lease()
+    with ctx.ledger.tx(ctx.actor, now) as tx:
+        _know_readers(tx, project, now)
+        if found is not None:
+            for name, expires in found.renew.items():
+                _begin(tx, name, expires)
+            for name in found.end:
+                _end(tx, name, "ended")
+            for state, names in (("expired", found.expire), ("ended", found.leave)):
+                for name in names:
+                    move_assignment(tx, name, AssignmentState.WITHDRAWN)
+                    _end(tx, name, state)
+        for row in rows:
+            tx.insert("assignment", row)
+            tx.insert("work_lease", new_lease(row["assignment_id"], ends))
+    return {planned.assignment_id: planned.instead_of or planned.exam_id for planned in plans}
+
+
+def _row(project: Project, planned: Plan, number: int, now: datetime, due: datetime) -> Row:
+    return {
+        "assignment_id": planned.assignment_id,
+        "round": number,
+        "exam_id": planned.exam_id,
+        "reader_id": planned.reader_id,
+        "purpose": planned.purpose,
+        "mode": planned.mode,
+        "mode_probability": planned.mode_probability,
+        # The draft that existed when the mode was drawn, shown or not: it makes both arms comparable.
+        "draft_id": planned.draft_id,
+        "backend": project.config.dispatch.backend,
+        "state": AssignmentState.DISPATCHED,
+        "expected_minutes": planned.expected_minutes,
+        "dispatched_at": now,
+        "due_at": due,
+        "package_sha256": "",
+        "attempt": 1,
+    }
+
+
+def _know_readers(tx: Tx, project: Project, now: datetime) -> None:
+    simulated = project.config.dispatch.backend == "simulated"
+    for reader in project.config.dispatch.readers:
+        if tx.one("reader", reader_id=reader.id) is None:
+            row = {"reader_id": reader.id, "role": reader.role, "simulated": simulated, "added_at": now}
+            tx.insert("reader", row)
+
+
+def _begin(tx: Tx, assignment_id: str, expires: datetime) -> None:
+    row = new_lease(assignment_id, expires)
+    if tx.one("work_lease", assignment_id=assignment_id) is None:
+        tx.insert("work_lease", row)
+    else:
+        tx.update("work_lease", {"assignment_id": row.pop("assignment_id")}, row)
+
+
+def _end(tx: Tx, assignment_id: str, state: str) -> None:
+    if tx.one("work_lease", assignment_id=assignment_id) is not None:
+        tx.update("work_lease", {"assignment_id": assignment_id}, {"state": state})
+
+
+def _plain(item: Unassigned) -> Row:
+    return {key: value for key, value in asdict(item).items() if key != "instead_of"}
+
+
+def _sent_back(project: Project) -> dict[str, datetime]:
+    """Assignment to when it last went back to its reader: refused on arrival, or returned by a reviewer."""
+    found: dict[str, datetime] = {}
+    annotations = {row["annotation_id"]: row for row in project.ledger.rows("annotation")}
+    times = [(row["assignment_id"], row["received_at"]) for row in annotations.values() if row["state"] == "invalid"]
+    times += [
+        (annotations[row["annotation_id"]]["assignment_id"], row["decided_at"])
+        for row in project.ledger.rows("review", state="returned")
+    ]
+    for assignment, at in times:
+        moment = datetime.fromisoformat(at)
+        found[assignment] = max(moment, found.get(assignment, moment))
+    return found
+
+
+def _never_given(
+    project: Project, cohort: Cohort, expected: Expectations, rows: Sequence[Row], number: int
+) -> list[Item]:  # fmt: skip
+    """Exams of this round that found no reader when it was dispatched: there may be one by now."""
+    runs = project.ledger.rows("step_run", round=number, step="dispatch", state="done")
+    if not runs:
+        return []
+    latest = DispatchRef.model_validate(max(runs, key=lambda run: run["finished_at"])["outputs"])
+    given = {row["exam_id"] for row in rows if row["purpose"] in COUNTED}
+    selection = {row["exam_id"]: row for row in project.ledger.rows("selection", round=number)}
+    items = []
+    for item in latest.unassigned:
+        if item.second or item.exam_id in given or cohort.annotated(item.exam_id):
+            continue
+        if item.purpose == "reference":
+            items.append(expected.reference(item.exam_id))
+        elif item.exam_id in selection:
+            items.append(expected.chosen(selection[item.exam_id]))
+    return items
 
 
 @task(name="collect", cache_policy=NO_CACHE, persist_result=False)
@@ -178,7 +419,7 @@ def collect(project_dir: str, number: int, token: int) -> CollectRef:
     project = Project.open(project_dir)
     backend = backend_for(project)
     rows = {row["assignment_id"]: row for row in project.ledger.rows("assignment")}
-    open_now = [name for name, row in rows.items() if row["state"] in OPEN_STATES and row["state"] != "RETURNED"]
+    open_now = [name for name, row in rows.items() if row["state"] in (*OUT, "CARRIED_OVER")]
     unreadable: dict[str, str] = {}
 
     def failed(assignment: str, error: LabelError) -> None:
@@ -187,14 +428,14 @@ def collect(project_dir: str, number: int, token: int) -> CollectRef:
     refuse = _rejected(project, backend)
     items = []
     for item in backend.collect(open_now, failed):
-        if refuse(item.assignment_id, item.label_sha256):
+        if item.label_sha256 is not None and refuse(item.assignment_id, item.label_sha256):
             continue
         label = item.label
-        inside = label.is_relative_to(project.root)
+        inside = label is not None and label.is_relative_to(project.root)
         items.append(
             ReturnedRef(
                 assignment_id=item.assignment_id,
-                label=label.relative_to(project.root).as_posix() if inside else str(label),
+                label=None if label is None else label.relative_to(project.root).as_posix() if inside else str(label),
                 label_sha256=item.label_sha256,
                 result=item.result.model_dump(mode="json"),
             )
