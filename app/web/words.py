@@ -29,6 +29,12 @@ ROUND = {
     "FAILED": "failed",
     "ABORTED": "aborted",
 }
+WHERE = {
+    "review": "on these pages",
+    "folder": "in programs of their own, from folders",
+    "dicomweb": "in the archive's viewer",
+    "simulated": "as a simulation",
+}
 WHY = {"soft": "flagged", "sample": "drawn by chance", "reopened": "opened again"}
 RULES = {
     "very_fast": "finished very quickly",
@@ -82,6 +88,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "now": _looked_up(NOW),
     "state": _looked_up(ROUND),
     "why": _looked_up(WHY),
+    "where": _looked_up(WHERE),
 }
 
 
