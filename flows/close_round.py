@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from prefect import flow
 
@@ -46,14 +47,20 @@ def close_round(project_dir: str, number: int, early: bool = False) -> EvaluateR
         return out
 
 
-def receive(project_dir: str, number: int, token: int) -> ArriveRef:
+def receive(project_dir: str, number: int, token: int, *, plain: bool = False) -> ArriveRef:
     """Take in what readers have finished: judged on arrival, refused work goes back with its reasons.
 
     Readers' work may come in at any time while the round waits; closing starts from what is in.
+
+    Parameters
+    ----------
+    plain : bool
+        Run the steps without Prefect: it costs seconds, and a sweep comes every few minutes.
     """
-    collected = collect(project_dir, number, token)
-    out = arrive(project_dir, number, token, collected.model_dump(mode="json"))
-    send_back(project_dir, number, token)
+    run = _without_prefect if plain else _as_it_is
+    collected = run(collect)(project_dir, number, token)
+    out = run(arrive)(project_dir, number, token, collected.model_dump(mode="json"))
+    run(send_back)(project_dir, number, token)
     return out.model_copy(update={"unreadable": collected.unreadable})
 
 
@@ -65,6 +72,14 @@ def receive_labels(project_dir: str, number: int) -> ArriveRef:
         if not rounds.awaits_annotation(project, number):
             raise StateError(f"Round {number} is closing.", f"Finish it: `redraft round close {number}`.")
         return receive(project_dir, number, lease.token)
+
+
+def _as_it_is(step: Any) -> Any:
+    return step
+
+
+def _without_prefect(step: Any) -> Any:
+    return getattr(step, "fn", step)
 
 
 def _now() -> datetime:

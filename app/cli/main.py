@@ -6,7 +6,23 @@ import sys
 
 import typer
 
-from app.cli import audit, campaign, cost, deid, intake, key, label, model, receive, rounds, serve, setup, status, user
+from app.cli import (
+    audit,
+    campaign,
+    cost,
+    deid,
+    intake,
+    key,
+    label,
+    model,
+    receive,
+    rounds,
+    serve,
+    setup,
+    status,
+    sweep,
+    user,
+)
 from redraft import __version__
 from redraft.errors import RedraftError, UsageError
 
@@ -37,6 +53,7 @@ setup.register(app)
 status.register(app)
 serve.register(app)
 rounds.register(app)
+sweep.register(app)
 label.register(app)
 intake.register(app)
 receive.register(app)
