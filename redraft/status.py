@@ -7,6 +7,7 @@ from typing import Any
 
 from redraft.ledger import RoundState
 from redraft.project import Project
+from redraft.worktime.entries import counted
 
 
 def project_status(project: Project) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def project_status(project: Project) -> dict[str, Any]:
     annotations = {row["annotation_id"]: row for row in ledger.rows("annotation")}
     assignments = {row["assignment_id"]: row for row in ledger.rows("assignment")}
     minutes: dict[int, float] = {}
-    for entry in ledger.rows("time_entry"):
+    for entry in counted(ledger):
         assignment = assignments[annotations[entry["annotation_id"]]["assignment_id"]]
         minutes[assignment["round"]] = minutes.get(assignment["round"], 0.0) + entry["active_minutes"]
     parts: dict[tuple[int, str], Decimal] = {}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from redraft.cohort import Cohort
 from redraft.errors import UsageError
+from redraft.ledger import Ledger
 from redraft.project import Project
+from redraft.worktime.entries import counted
 
 
 def find_model(project: Project, name: str) -> dict[str, Any]:
@@ -30,7 +33,8 @@ def trace(project: Project, name: str) -> dict[str, Any]:
 
     Returns
     -------
-    dict with the keys training, annotations, selection, criteria, approval, software, integrity, exclusions.
+    dict with the keys training, annotations (every reading), consensus (of several readings), selection, criteria,
+    approval, software, integrity, exclusions.
     """
     ledger = project.ledger
     model = find_model(project, name)
@@ -47,11 +51,14 @@ def trace(project: Project, name: str) -> dict[str, Any]:
     train_exams = {entry["exam_id"] for entry in used}
     train_subjects = {exams[exam]["subject_id"] for exam in train_exams}
     held_out = {subject for subject, split in splits.items() if split != "pool"}
-    annotations = [
-        row for row in ledger.rows("annotation") if row["annotation_id"] in {e["annotation_id"] for e in used}
-    ]
+    consensus = {row["consensus_id"]: row for row in ledger.rows("consensus")}
+    labels = {e["annotation_id"] for e in used}
+    readings = labels | {
+        n for e in used if e["annotation_id"] in consensus for n in consensus[e["annotation_id"]]["annotations"]
+    }
+    annotations = [row for row in ledger.rows("annotation") if row["annotation_id"] in readings]
     minutes: dict[str, float] = {}
-    for row in ledger.rows("time_entry"):
+    for row in counted(ledger):
         minutes[row["annotation_id"]] = minutes.get(row["annotation_id"], 0.0) + row["active_minutes"]
     assignments = {row["assignment_id"]: row for row in ledger.rows("assignment")}
     selections = [row for row in ledger.rows("selection") if row["exam_id"] in train_exams]
@@ -62,6 +69,11 @@ def trace(project: Project, name: str) -> dict[str, Any]:
     receipts = ledger.rows("receipt")
     excluded = [row for row in receipts if row["verdict"] in ("refused", "quarantined")]
     invalid = [row for row in ledger.rows("annotation") if row["state"] == "invalid"]
+    flags = {row["annotation_id"]: row["soft"] for row in ledger.rows("validation")}
+    reviews = _reviews(ledger)
+    cohort = Cohort(project)
+    now = [cohort.label_of(exam_id) for exam_id in train_exams]
+    counting = {identity for label in now if label is not None for identity in label.readings}
     return {
         "model": {
             "digest": digest,
@@ -91,8 +103,29 @@ def trace(project: Project, name: str) -> dict[str, Any]:
                 "minutes": round(minutes.get(row["annotation_id"], 0.0), 2),
                 "origin": row["origin"],
                 "sha256": row["sha256"],
+                "revision": row["revision"],
+                "flags": sorted({item["rule"] for item in flags.get(row["annotation_id"], [])}),
+                "reviews": reviews.get(row["annotation_id"], []),
+                # Reviewed again since, or for good: what a model learned from it stays learned.
+                "counts_now": row["annotation_id"] in counting,
             }
             for row in annotations
+        ],
+        "consensus": [
+            {
+                "consensus_id": row["consensus_id"],
+                "exam_id": row["exam_id"],
+                "method": row["method"],
+                "state": row["state"],
+                "readings": row["annotations"],
+                "agreement": row["agreement"],
+                "adjudicated_by": row["account_id"],
+                "at": row["at"],
+                "sha256": row["sha256"],
+                "disagreement_sha256": row["disagreement_sha256"],
+            }
+            for row in consensus.values()
+            if row["consensus_id"] in labels
         ],
         "selection": [
             {
@@ -136,6 +169,11 @@ def trace(project: Project, name: str) -> dict[str, Any]:
         "exclusions": {
             "series": [{k: row[k] for k in ("series_id", "verdict", "rule", "measured")} for row in excluded],
             "annotations_refused": [row["annotation_id"] for row in invalid],
+            "exams_sent_back": [
+                {k: row[k] for k in ("exam_id", "round", "reader_id", "reason_code", "consequence")}
+                for row in ledger.rows("rejection")
+            ],
+            "seeded_errors": sorted(row["assignment_id"] for row in ledger.rows("seeded_error")),
             "steps_failed": [
                 {k: row[k] for k in ("round", "step", "error", "started_at")}
                 for row in ledger.rows("step_run")
@@ -143,3 +181,12 @@ def trace(project: Project, name: str) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _reviews(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
+    """Second looks at each annotation, oldest first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    keys = ("why", "state", "account_id", "reason_code", "opened_at", "decided_at")
+    for row in sorted(ledger.rows("review"), key=lambda row: row["opened_at"]):
+        found.setdefault(row["annotation_id"], []).append({key: row[key] for key in keys})
+    return found

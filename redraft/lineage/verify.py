@@ -44,12 +44,22 @@ def verify_project(project: Project, verify_package: Callable[[Path], str]) -> V
         for kind, count in report.checked.items():
             result.count(kind, count)
         result.broken += report.broken
+    _minutes(project, result)
     _files(project, result)
     _manifest(project, result)
     _locks(project, result)
     _decisions(project, result, trusted)
     _packages(project, result, verify_package)
     return result
+
+
+def _minutes(project: Project, result: Verification) -> None:
+    """Measured minutes, taken again from the raw events."""
+    from redraft.worktime.recheck import recheck
+
+    for annotation, wrong in recheck(project.ledger):
+        result.count("measured_minutes")
+        result.broken += [Broken("time_entry", annotation, None, why) for why in wrong]
 
 
 def trusted_keys(project: Project) -> list[str]:
@@ -74,7 +84,14 @@ def _recorded_files(project: Project) -> Iterator[tuple[str, str, str, str]]:
     for row in ledger.rows("draft"):
         yield "draft", row["draft_id"], row["path"], row["sha256"]
     for row in ledger.rows("annotation"):
-        yield "label", row["annotation_id"], row["path"], row["sha256"]
+        if row["path"]:  # an exam sent back without a segmentation has none
+            yield "label", row["annotation_id"], row["path"], row["sha256"]
+    seen_maps = set()
+    for row in ledger.rows("consensus"):
+        yield "consensus", row["consensus_id"], row["path"], row["sha256"]
+        if row["disagreement_path"] not in seen_maps:  # an adjudicated consensus keeps the map of what it decided
+            seen_maps.add(row["disagreement_path"])
+            yield "disagreement", row["consensus_id"], row["disagreement_path"], row["disagreement_sha256"]
     seen = set()
     for row in ledger.rows("validation"):
         if row["result_path"] and row["result_path"] not in seen:
@@ -82,10 +99,18 @@ def _recorded_files(project: Project) -> Iterator[tuple[str, str, str, str]]:
             yield "validation", row["validation_id"], row["result_path"], row["result_sha256"]
 
 
+def _sent_back(path: Path, sha256: str) -> Path:
+    """Where a refused label lies: in its package, or aside there since it was sent back to its reader."""
+    places = [path, *sorted(path.parent.glob(f"returned-*/{path.name}"))]
+    there = [place for place in places if place.is_file()]
+    return next((place for place in there if sha256_file(place) == sha256), there[-1] if there else path)
+
+
 def _files(project: Project, result: Verification) -> None:
+    refused = {row["annotation_id"] for row in project.ledger.rows("annotation", state="invalid")}
     for kind, record, path, sha256 in _recorded_files(project):
         result.count(kind)
-        file = project.root / path
+        file = _sent_back(project.root / path, sha256) if record in refused else project.root / path
         if not file.is_file():
             result.broken.append(Broken(kind, record, path, "missing"))
         elif sha256_file(file) != sha256:
@@ -124,7 +149,7 @@ def _known(project: Project) -> set[str]:
         names.add(relative)
         if kind == "image":
             names.add(relative.with_name("exam.json"))
-        elif kind == "label":
+        elif kind in ("label", "consensus"):
             names.add(relative.with_name(relative.name.removesuffix(".nii.gz") + ".json"))
     return {name.relative_to("data").as_posix() for name in names}
 

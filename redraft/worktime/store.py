@@ -7,6 +7,7 @@ what arrives later (a laptop that was offline) is kept and shown, but changes no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -209,17 +210,25 @@ def measured(ledger: Ledger) -> dict[str, Measured]:
     return result
 
 
-def again(ledger: Ledger, record: Measured, *, idle_after_seconds: float | None = None) -> tuple[WorkTime, str]:
-    """Take a measurement's minutes once more from the raw events, with another threshold where given.
-
-    Returns them with the digest of the events as they stand now.
-    """
+def again(ledger: Ledger, record: Measured) -> tuple[WorkTime, str]:
+    """Take a measurement's minutes once more from the raw events; also the events' digest as they stand now."""
     until = datetime.fromisoformat(record.until)
     since = None if record.since is None else datetime.fromisoformat(record.since)
     found = batches(ledger, record.assignment_id, reader_id=record.reader_id, received_by=until)
-    idle_after = record.idle_after_seconds if idle_after_seconds is None else idle_after_seconds
-    limits = Thresholds(idle_after, record.away_after_seconds)
+    limits = Thresholds(record.idle_after_seconds, record.away_after_seconds)
     return work_time(found, limits, since=since, until=until), events_digest(found)
+
+
+def active_minutes(ledger: Ledger, record: Measured, seconds: Sequence[float]) -> dict[float, dict[str, float]]:
+    """A measurement's active minutes with other thresholds of idleness: threshold to structure to minutes."""
+    until = datetime.fromisoformat(record.until)
+    since = None if record.since is None else datetime.fromisoformat(record.since)
+    found = batches(ledger, record.assignment_id, reader_id=record.reader_id, received_by=until)
+    result = {}
+    for value in seconds:
+        time = work_time(found, Thresholds(value, record.away_after_seconds), since=since, until=until)
+        result[value] = {name: spent["active"] for name, spent in time.minutes().items()}
+    return result
 
 
 def thresholds(settings: Settings) -> Thresholds:

@@ -52,15 +52,16 @@ def cost_entries(
 ) -> tuple[CostEntry, ...]:
     """All cost entries, sorted; the order of the inputs does not matter.
 
-    Expert time on training exams is `expert`, on validation and test exams `reference`. Every entry keeps the
-    `simulated` mark of what it was made from. Storage is charged once, for the card's `storage_months`.
+    Expert time on training exams is `expert`; on validation and test exams and on seeded errors (purpose `quality`) it
+    is `reference`. Every entry keeps the `simulated` mark and the origin of what it was made from. Storage is charged
+    once, for the card's `storage_months`.
 
     Raises
     ------
     ConfigError
         A missing rate, or a card in another currency.
     UsageError
-        One annotation with two readers, purposes, days or kinds of time.
+        One annotation with two readers, purposes, days or origins of time.
     """
     check_currency(card, currency)
     entries = [_expert(group, card, site) for group in _by_annotation(rows).values()]
@@ -108,6 +109,8 @@ def cases(rows: Sequence[TimeRow], card: RateCard, site: str) -> tuple[Case, ...
                 weight=1.0 / (first.mode_probability or 1.0),
                 randomised=first.randomised,
                 finished=any(row.finished for row in group),
+                rejected=any(row.rejected for row in group) and not any(row.finished for row in group),
+                origins=frozenset(row.origin for row in group),
                 minutes=dict(minutes),
                 money=dict(money),
             )
@@ -128,10 +131,10 @@ def _order(row: TimeRow) -> tuple[str, str, str, float]:
 
 def _expert(group: list[TimeRow], card: RateCard, site: str) -> CostEntry:
     first = group[0]
-    same = {(r.exam_id, r.reader_id, r.role, r.purpose, r.worked_on, r.simulated) for r in group}
+    same = {(r.exam_id, r.reader_id, r.role, r.purpose, r.worked_on, r.origin) for r in group}
     if len(same) > 1:
         raise UsageError(
-            f"Annotation {first.annotation_id} has time rows of several readers, roles, purposes, days or kinds.",
+            f"Annotation {first.annotation_id} has time rows of several readers, roles, purposes, days or origins.",
             "An annotation is one reader's work; a correction is a new annotation.",
         )
     rate = rate_for(card, first.role, site, first.worked_on)
@@ -142,6 +145,7 @@ def _expert(group: list[TimeRow], card: RateCard, site: str) -> CostEntry:
         "site": rate.site,
         "valid_from": rate.valid_from.isoformat(),
         "source": rate.source,
+        "origin": first.origin,
     }
     kind: Kind = "expert" if first.purpose == "training" else "reference"
     entry = _entry(

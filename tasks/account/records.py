@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,19 +10,23 @@ from redraft.cohort import Cohort
 from redraft.dataset.manifest import read_manifest
 from redraft.project import Project
 from redraft.rounds import get
+from redraft.worktime.contract import EXAM
+from redraft.worktime.entries import counted
+from redraft.worktime.store import active_minutes, measured
 from tasks.account.report import CostReport, cost_reports
 from tasks.account.rows import ComputeUse, StorageUse, TimeRow
+from tasks.account.sensitivity import Alternatives
 
 
 def time_rows(project: Project) -> list[TimeRow]:
-    """Every recorded minute of the project with what accounting needs to know of it, sorted."""
+    """Every recorded minute that counts, with what accounting needs to know of it, sorted."""
     ledger, cohort = project.ledger, Cohort(project)
     roles = {row["reader_id"]: row["role"] for row in ledger.rows("reader")}
     annotations = {row["annotation_id"]: row for row in ledger.rows("annotation")}
     models = {row["draft_id"]: row["model_digest"] for row in ledger.rows("draft")}
     accepted = {row["assignment_id"] for row in annotations.values() if row["state"] == "valid"}
     found = []
-    for entry in ledger.rows("time_entry"):
+    for entry in counted(ledger):
         annotation = annotations[entry["annotation_id"]]
         work = cohort.assignments[annotation["assignment_id"]]
         found.append(
@@ -39,15 +44,17 @@ def time_rows(project: Project) -> list[TimeRow]:
                 structure=entry["structure"],
                 active_minutes=entry["active_minutes"],
                 simulated=entry["simulated"],
+                origin=entry["origin"],
                 worked_on=datetime.fromisoformat(annotation["received_at"]).date(),
                 finished=annotation["assignment_id"] in accepted,
+                rejected=annotation["state"] == "rejected",
             )
         )
     return sorted(found, key=lambda row: (row.round, row.annotation_id, row.structure or ""))
 
 
 def reports(project: Project, number: int | None = None) -> tuple[CostReport, ...]:
-    """Cost reports of a project (or of one round), one per kind of times; simulated and measured are never pooled."""
+    """Cost reports of a project (or of one round), one for people's times and one for simulated ones."""
     closed = sorted({row["round"] for row in project.ledger.rows("cost_entry")})
     wanted = [n for n in closed if number is None or n == number]
     rows = [row for row in time_rows(project) if row.round in wanted]
@@ -64,8 +71,24 @@ def reports(project: Project, number: int | None = None) -> tuple[CostReport, ..
     return cost_reports(
         rows, compute, storage, project.rates, structures=[s.name for s in project.config.structures],
         currency=project.config.money.currency, site=project.config.money.site, bootstrap=project.config.bootstrap,
-        seed=project.config.seed,
+        seed=project.config.seed, alternatives=alternatives(project, rows),
     )  # fmt: skip
+
+
+def alternatives(project: Project, rows: Sequence[TimeRow]) -> Alternatives | None:
+    """Minutes of the measured annotations among `rows` with each of the project's thresholds; None without any."""
+    wanted = {row.annotation_id for row in rows if row.origin == "measured"}
+    if not wanted:
+        return None
+    settings = project.config.time
+    seconds = sorted({*settings.sensitivity_seconds, settings.idle_after_seconds})
+    found: dict[float, dict[str, dict[str | None, float]]] = {value: {} for value in seconds}
+    for annotation, record in measured(project.ledger).items():
+        if annotation not in wanted:
+            continue
+        for value, minutes in active_minutes(project.ledger, record, seconds).items():
+            found[value][annotation] = {None if name == EXAM else name: spent for name, spent in minutes.items()}
+    return found
 
 
 def uses(project: Project, number: int) -> tuple[list[ComputeUse], list[StorageUse]]:

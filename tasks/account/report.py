@@ -1,6 +1,6 @@
 """The cost report: what a round or project cost, what drafts saved, and how sure that is.
 
-Its JSON is a contract that other tools build on: keys are added, never renamed. Money is text with two decimals.
+Money holds all times of people, whatever their origin; savings compare times of one origin (tasks.account.origins).
 """
 
 from __future__ import annotations
@@ -12,103 +12,29 @@ from decimal import Decimal
 from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from redraft.config.schema import Bootstrap, RateCard
 from redraft.intervals import Interval, bca
+from tasks.account.content import (
+    BreakEven,
+    CostReport,
+    MoneyInterval,
+    OriginSavings,
+    OriginTotal,
+    PerExam,
+    Savings,
+    Total,
+)
 from tasks.account.cost import KINDS, CostEntry, cases, cost_entries
 from tasks.account.money import to_cent
+from tasks.account.origins import choose, name_of
 from tasks.account.rates import check_currency
 from tasks.account.rows import Case, ComputeUse, StorageUse, TimeRow, of_kind, only_kind
-from tasks.account.saving import Arms, Baseline, arms, design_of, saving, weighted_mean
+from tasks.account.saving import Arms, arms, design_of, saving, weighted_mean
+from tasks.account.sensitivity import Alternatives, sensitivity
 
 Number = TypeVar("Number", float, Decimal)
 ZERO = Decimal("0.00")
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MoneyInterval(Part):
-    """Money with its interval; None where not estimable, and `reason` says why."""
-
-    mean: Decimal | None
-    lo: Decimal | None
-    hi: Decimal | None
-    p_negative: float | None = None
-    label: str | None = None
-    reason: str | None = None
-    method: str
-
-
-class Savings(Part):
-    """Saving per exam: money, minutes and as a share of from-scratch minutes.
-
-    `n` counts the exams of both arms. Positive means that drafts saved.
-    """
-
-    n: int
-    n_from_scratch: int
-    n_assisted: int
-    baseline: Baseline
-    minutes_from_scratch: float | None
-    minutes_assisted: float | None
-    saving: MoneyInterval
-    saving_minutes: Interval
-    saving_share: Interval
-
-
-class PerExam(Part):
-    """Cost per training exam; the parts add up to `cost.mean` to the cent."""
-
-    n: int
-    cost: MoneyInterval
-    expert: Decimal | None
-    reference: Decimal | None
-    compute: Decimal | None
-    storage: Decimal | None
-
-
-class Total(Part):
-    """Everything spent; the parts add up to `cost` to the cent."""
-
-    cost: Decimal
-    expert: Decimal
-    reference: Decimal
-    compute: Decimal
-    storage: Decimal
-    minutes_training: float
-    minutes_reference: float
-    exams_training: int
-    exams_reference: int
-
-
-class BreakEven(Part):
-    """Assisted exams after which their savings have paid `overhead` (reference, compute and storage)."""
-
-    overhead: Decimal
-    exams: int | None
-    exams_at_lo: int | None
-    reason: str | None
-
-
-class CostReport(Part):
-    """See the module's text."""
-
-    schema_version: int = 1
-    currency: str
-    simulated: bool
-    baseline: Baseline
-    label: str | None
-    structures: dict[str, Savings]
-    exam: Savings
-    per_exam: PerExam
-    total: Total
-    break_even: BreakEven
-    rounds: tuple[int, ...]
-    rate_card: str
-    warnings: tuple[str, ...]
 
 
 def cost_report(
@@ -123,6 +49,7 @@ def cost_report(
     bootstrap: Bootstrap,
     seed: int,
     simulated: bool | None = None,
+    alternatives: Alternatives | None = None,
 ) -> CostReport:
     """Report on one kind of times; rows may come in any order.
 
@@ -130,6 +57,7 @@ def cost_report(
     ----------
     structures : names, in the order of the report.
     simulated : which kind of times; needed when rows hold both.
+    alternatives : minutes of measured annotations by threshold, for the sensitivity table.
 
     Raises
     ------
@@ -143,9 +71,11 @@ def cost_report(
     times, machine, stored = of_kind(rows, kind), of_kind(compute, kind), of_kind(storage, kind)
     entries = cost_entries(times, machine, stored, card, currency=currency, site=site)
     found = cases(times, card, site)
-    both = arms([case for case in found if case.finished])
+    main, *others = choose([case for case in found if case.finished and case.purpose == "training"])
+    both = arms(main)
     per_structure = {name: _savings(both.holding(name), name, bootstrap, seed) for name in structures}
     whole = _savings(both, None, bootstrap, seed)
+    other_savings = tuple(_other(group, structures, bootstrap, seed) for group in others)
     total = _total(entries, found)
     per_exam = _per_exam(entries, found, bootstrap, seed)
     return CostReport(
@@ -160,7 +90,14 @@ def cost_report(
         break_even=_break_even(total, whole.saving),
         rounds=tuple(sorted({entry.round for entry in entries})),
         rate_card=card.version,
-        warnings=_warnings(kind, both, per_structure, whole, sum(not case.finished for case in found)),
+        warnings=(
+            *_warnings(kind, both, per_structure, whole, [case for case in found if not case.finished]),
+            *_of_origins(name_of(main), other_savings, found),
+        ),
+        origin=name_of(main),
+        origins=_origins(times),
+        other_savings=other_savings,
+        sensitivity=sensitivity(times, alternatives, card, site=site, bootstrap=bootstrap, seed=seed),
     )
 
 
@@ -175,6 +112,7 @@ def cost_reports(
     site: str,
     bootstrap: Bootstrap,
     seed: int,
+    alternatives: Alternatives | None = None,
 ) -> tuple[CostReport, ...]:
     """One report per kind that occurs in times or in what machines used: measured first, then simulated."""
     return tuple(
@@ -189,6 +127,7 @@ def cost_reports(
             bootstrap=bootstrap,
             seed=seed,
             simulated=kind,
+            alternatives=alternatives,
         )
         for kind in sorted({item.simulated for item in (*rows, *compute, *storage)})
     )
@@ -249,16 +188,26 @@ def _sums(entries: Sequence[CostEntry]) -> dict[str, Decimal]:
 def _total(entries: Sequence[CostEntry], found: Sequence[Case]) -> Total:
     parts = {kind: to_cent(amount) for kind, amount in _sums(entries).items()}
 
-    def minutes(purpose: str) -> float:
-        return math.fsum(sum(case.minutes.values()) for case in found if case.purpose == purpose)
+    def minutes(purpose: str, rejected: bool | None = None) -> float:
+        return math.fsum(sum(case.minutes.values()) for case in of(purpose, rejected))
+
+    def exams(purpose: str, rejected: bool | None = None) -> int:
+        return len({case.exam_id for case in of(purpose, rejected)})
+
+    def of(purpose: str, rejected: bool | None) -> list[Case]:
+        return [case for case in found if case.purpose == purpose and rejected in (None, case.rejected)]
 
     return Total(
         cost=sum(parts.values(), ZERO),
         **parts,
         minutes_training=minutes("training"),
         minutes_reference=minutes("reference"),
-        exams_training=len({case.exam_id for case in found if case.purpose == "training"}),
-        exams_reference=len({case.exam_id for case in found if case.purpose == "reference"}),
+        exams_training=exams("training"),
+        exams_reference=exams("reference"),
+        minutes_quality=minutes("quality"),
+        exams_quality=exams("quality"),
+        minutes_rejected=minutes("training", True),
+        exams_rejected=exams("training", True),
     )
 
 
@@ -312,7 +261,7 @@ def _break_even(total: Total, saved: MoneyInterval) -> BreakEven:
 
 
 def _warnings(
-    kind: bool, both: Arms, per_structure: dict[str, Savings], whole: Savings, unfinished: int
+    kind: bool, both: Arms, per_structure: dict[str, Savings], whole: Savings, unfinished: Sequence[Case]
 ) -> tuple[str, ...]:
     found = []
     if kind:
@@ -321,11 +270,50 @@ def _warnings(
         found.append(
             "The baseline is recorded from-scratch times, not the randomised arm: exams and dates differ between arms."
         )
-    if unfinished:
-        found.append(f"{unfinished} pieces of work are not accepted yet: in the totals, not in savings and means.")
+    sent_back = sum(case.rejected for case in unfinished)
+    if len(unfinished) > sent_back:
+        count = len(unfinished) - sent_back
+        found.append(f"{count} pieces of work are not accepted yet: in the totals, not in savings and means.")
+    if sent_back:
+        found.append(f"{sent_back} exams were sent back without a segmentation: their minutes are in the totals.")
     if whole.saving_minutes.label:
         found.append("Fewer than five readers: intervals hold for these readers only.")
     for name, result in {**per_structure, "the whole exam": whole}.items():
         if result.saving_minutes.reason:
             found.append(f"No interval of the saving for {name}: {result.saving_minutes.reason}.")
     return tuple(found)
+
+
+def _other(group: Sequence[Case], structures: Sequence[str], bootstrap: Bootstrap, seed: int) -> OriginSavings:
+    both = arms(group)
+    return OriginSavings(
+        origin=name_of(group),
+        baseline=both.baseline,
+        structures={name: _savings(both.holding(name), name, bootstrap, seed) for name in structures},
+        exam=_savings(both, None, bootstrap, seed),
+    )
+
+
+def _origins(times: Sequence[TimeRow]) -> dict[str, OriginTotal]:
+    result: dict[str, OriginTotal] = {}
+    for origin in sorted({row.origin for row in times}):
+        rows = [row for row in times if row.origin == origin]
+        result[origin] = OriginTotal(
+            annotations=len({row.annotation_id for row in rows}),
+            exams=len({row.exam_id for row in rows}),
+            minutes=math.fsum(sorted(row.active_minutes for row in rows)),
+        )
+    return result
+
+
+def _of_origins(main: str, others: Sequence[OriginSavings], found: Sequence[Case]) -> tuple[str, ...]:
+    warnings = []
+    origins = sorted({origin for case in found for origin in case.origins})
+    if len(origins) > 1:
+        warnings.append(f"Times of several origins ({', '.join(origins)}): money holds them all, a saving never does.")
+    if others:
+        names = ", ".join(other.origin for other in others)
+        warnings.append(f"The saving is from {main} times; {names} times are told apart (other_savings).")
+    if main not in ("measured", "simulated", "none"):
+        warnings.append(f"The saving is from {main} times: nobody measured them.")
+    return tuple(warnings)

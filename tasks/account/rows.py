@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from redraft.errors import UsageError
+
+# Where minutes come from: a backend's events, a reader's own word, another tool's export, an effort model.
+Origin = Literal["measured", "typed", "imported", "simulated"]
 
 
 class Row(BaseModel):
@@ -25,12 +28,14 @@ class TimeRow(Row):
 
     Attributes
     ----------
+    purpose : `quality` is work on drafts that are wrong on purpose; it is paid for and tells nothing of drafts.
     drafted_by : digest of the model whose draft existed when the mode was drawn, for both modes; None on a cold start.
     mode_probability : probability with which this row's own mode was drawn; None where nothing was drawn.
     structure : None when minutes were kept per exam only.
     worked_on : the day whose rate applies.
     finished : whether the work led to an accepted annotation; work that was refused and is not mended yet is paid for,
         but says nothing about how long an exam takes.
+    rejected : the reader sent the exam back without a segmentation; its minutes are paid for all the same.
     """
 
     round: int
@@ -39,14 +44,22 @@ class TimeRow(Row):
     subject_id: str
     reader_id: str
     role: str
-    purpose: Literal["training", "reference"]
+    purpose: Literal["training", "reference", "quality"]
     mode: Literal["assisted", "from_scratch"]
     mode_probability: Annotated[float, Field(gt=0, le=1)] | None = None
     drafted_by: str | None = None
     structure: str | None = None
     active_minutes: Annotated[float, Field(ge=0)]
+    origin: Origin
     worked_on: date
     finished: bool = True
+    rejected: bool = False
+
+    @model_validator(mode="after")
+    def _simulated_says_so(self) -> TimeRow:
+        if self.simulated != (self.origin == "simulated"):
+            raise ValueError("times are simulated exactly where their origin is")
+        return self
 
     @property
     def randomised(self) -> bool:
@@ -75,8 +88,9 @@ class StorageUse(Row):
 class Case:
     """One reader's work on one exam in one round, all revisions together.
 
-    `minutes` and `money` are per structure; the key None holds what was not kept apart. Money is per exam a float here:
-    it only enters statistics.
+    `origins` are those of its minutes: one, unless revisions were timed in different ways. `minutes` and `money` are
+    per structure; the key None holds what was not kept apart. Money is per exam a float here: it only enters
+    statistics.
     """
 
     round: int
@@ -88,6 +102,8 @@ class Case:
     weight: float
     randomised: bool
     finished: bool
+    rejected: bool
+    origins: frozenset[str]
     minutes: dict[str | None, float]
     money: dict[str | None, float]
 

@@ -93,8 +93,7 @@ def test_minutes_are_taken_at_submission_and_can_be_taken_again(ledger: Ledger) 
     give(ledger, batch(2, 130, 150), 150)
     time, digest = store.again(ledger, record)
     assert (time.minutes(), digest) == (record.minutes, record.events_sha256)
-    wider, _ = store.again(ledger, record, idle_after_seconds=15)
-    assert wider.total.active == 0 and wider.total.idle == 120e6
+    assert store.active_minutes(ledger, record, [15, 30]) == {15: {"exam": 0.0}, 30: {"exam": 2.0}}
 
 
 def test_each_revision_has_its_own_minutes(ledger: Ledger) -> None:

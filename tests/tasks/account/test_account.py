@@ -59,6 +59,7 @@ def row(exam: int, minutes: float, mode: str = "assisted", **more) -> TimeRow:  
         "simulated": False,
         "worked_on": DAY,
     }
+    base["origin"] = "simulated" if more.get("simulated") else "measured"
     return TimeRow.model_validate({**base, **more})
 
 
