@@ -18,7 +18,7 @@ def report(
     project_dir: ProjectOption = Path("."),
     as_json: JsonOption = False,
 ) -> None:
-    """Cost per exam and saving per structure with intervals. Simulated and measured times are never pooled."""
+    """Cost per exam and saving per structure with intervals. Times of different origins are never pooled."""
     from redraft import rounds
     from tasks.account.records import reports
 
@@ -39,22 +39,20 @@ def report(
 
 def print_report(content: dict[str, Any]) -> None:
     """One cost report as tables."""
-    kind = "SIMULATED times: not measured on people" if content["simulated"] else "measured times"
+    kind = "SIMULATED times: not measured on people" if content["simulated"] else "times of people"
     print(f"\nCost report, {content['currency']}, {kind}; rounds {', '.join(map(str, content['rounds']))}")
     print(
         f"Baseline of savings: {content['baseline']}" + (f"; intervals: {content['label']}" if content["label"] else "")
     )
     print_table(
-        ["structure", "n scratch", "n assisted", "min scratch", "min assisted", "min saved [CI]", "money saved [CI]"],
-        [
-            [
-                name, s["n_from_scratch"], s["n_assisted"], _number(s["minutes_from_scratch"]),
-                _number(s["minutes_assisted"]), _interval(s["saving_minutes"]), _interval(s["saving"]),
-            ]
-            for name, s in [*content["structures"].items(), ("whole exam", content["exam"])]
-        ],
-        "Savings by drafts",
-    )  # fmt: skip
+        ["origin", "annotations", "exams", "active min"],
+        [[name, o["annotations"], o["exams"], _number(o["minutes"])] for name, o in content["origins"].items()],
+        "Where the minutes come from",
+    )
+    _print_savings(content, f"Savings by drafts, {content['origin']} times")
+    for other in content["other_savings"]:
+        _print_savings(other, f"Told apart: {other['origin']} times, baseline {other['baseline']}")
+    _print_sensitivity(content["sensitivity"])
     per, total = content["per_exam"], content["total"]
     names = ["expert", "reference", "compute", "storage"]
     print_table(
@@ -67,6 +65,39 @@ def print_report(content: dict[str, Any]) -> None:
     )
     for warning in content.get("warnings", []):
         print(f"note: {warning}")
+
+
+def _print_savings(content: dict[str, Any], title: str) -> None:
+    print_table(
+        ["structure", "n scratch", "n assisted", "min scratch", "min assisted", "min saved [CI]", "money saved [CI]"],
+        [
+            [
+                name, s["n_from_scratch"], s["n_assisted"], _number(s["minutes_from_scratch"]),
+                _number(s["minutes_assisted"]), _interval(s["saving_minutes"]), _interval(s["saving"]),
+            ]
+            for name, s in [*content["structures"].items(), ("whole exam", content["exam"])]
+        ],
+        title,
+    )  # fmt: skip
+
+
+def _print_sensitivity(content: dict[str, Any]) -> None:
+    if not content["rows"]:
+        print(f"\nNo sensitivity table: {content['reason']}.")
+        return
+    print_table(
+        ["idle after s", "active min", "min scratch", "min assisted", "min saved [CI]", ""],
+        [
+            [
+                f"{row['idle_after_seconds']:g}", _number(row["active_minutes"]), _number(row["minutes_from_scratch"]),
+                _number(row["minutes_assisted"]), _interval(row["saving_minutes"]), "recorded" if row["used"] else "",
+            ]
+            for row in content["rows"]
+        ],
+        f"Sensitivity: {content['annotations']} measured annotations, taken again from their events",
+    )  # fmt: skip
+    if content["reason"]:
+        print(f"note: {content['reason']}.")
 
 
 def _number(value: float | None) -> str | None:

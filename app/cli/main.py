@@ -22,6 +22,7 @@ from app.cli import (
     status,
     sweep,
     user,
+    worktime,
 )
 from redraft import __version__
 from redraft.errors import RedraftError, UsageError
@@ -59,6 +60,7 @@ intake.register(app)
 receive.register(app)
 campaign.register(app)
 app.add_typer(cost.app, name="cost")
+app.add_typer(worktime.app, name="time")
 app.add_typer(audit.app, name="audit")
 app.add_typer(key.app, name="key")
 app.add_typer(deid.app, name="deid")
