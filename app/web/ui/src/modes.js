@@ -1,0 +1,124 @@
+/**
+ * What the page is used for: to correct, to review a reader's label, to settle two readings. A mode says where the data
+ * comes from and what may be decided; everything else is the same page.
+ *
+ * @typedef {{id: string, words: string, button: string, danger?: boolean, needs?: "unchanged"|"changed"|"drawn",
+ *   reason?: boolean, explain: string, body: (form: object) => object}} Verdict
+ */
+
+const counted = (n) => `${n.toLocaleString("en")} voxels`;
+
+/** Verdicts of a reader. */
+function readerVerdicts(info) {
+  if (!info.draft) {
+    return [
+      {
+        id: "correct", button: "Finish", words: "Hand in the segmentation", needs: "drawn",
+        explain: "The segmentation you drew is handed in.",
+        body: (form) => ({ verdict: "scratch", reason_code: null, remark: form.remark, no_label: false }),
+      },
+      sendBack(info),
+    ];
+  }
+  return [
+    {
+      id: "accept", button: "Accept draft", words: "Accept the draft as it is", needs: "unchanged",
+      explain: "The draft is right in every structure and is taken over unchanged.",
+      body: (form) => ({ verdict: "accept", reason_code: null, remark: form.remark, no_label: false }),
+    },
+    {
+      id: "correct", button: "Hand in correction", words: "Hand in the correction", needs: "changed",
+      explain: "Your corrected version is handed in.",
+      body: (form) => ({ verdict: "correct", reason_code: null, remark: form.remark, no_label: false }),
+    },
+    sendBack(info),
+  ];
+}
+
+function sendBack(info) {
+  return {
+    id: "reject", button: info.draft ? "Reject draft" : "Send back", danger: true, reason: true,
+    words: info.draft ? "Reject the draft" : "Send the exam back without a segmentation",
+    explain: "Say why. Some reasons send the exam back without a segmentation; with the others, what you drew anew is handed in.",
+    body: (form) => ({ verdict: "reject", reason_code: form.reason, remark: form.remark, no_label: form.noLabel }),
+  };
+}
+
+export const MODES = {
+  work: {
+    root: (id) => `/api/work/${id}`,
+    back: "/",
+    timed: true,
+    editable: () => true,
+    start: (info) => (info.autosave ? "mask" : info.draft ? "draft" : null),
+    versions: (info) => (info.draft ? [{ name: "The draft as it was", path: "draft" }] : []),
+    verdicts: readerVerdicts,
+    submit: "submit",
+    done: "Handed in. It is checked now; you find it in your work list under what you finished.",
+  },
+  review: {
+    root: (id) => `/api/reviews/${id}`,
+    back: "/reviews",
+    timed: false,
+    editable: () => false,
+    start: () => "label",
+    versions: (info) => (info.draft ? [{ name: "The draft as it was", path: "draft" }] : []),
+    verdicts: () => [
+      {
+        id: "accept", button: "Accept", words: "Accept the reader's segmentation",
+        explain: "It goes on into the dataset as it is.",
+        body: (form) => ({ decision: "accept", reason_code: null, remark: form.remark }),
+      },
+      {
+        id: "reject", button: "Return", danger: true, reason: true, words: "Return it to the reader",
+        explain: "The reader sees the reason and corrects it.",
+        body: (form) => ({ decision: "return", reason_code: form.reason, remark: form.remark }),
+      },
+    ],
+    submit: "",
+    done: "Your decision is recorded.",
+  },
+  adjudication: {
+    root: (id) => `/api/adjudications/${id}`,
+    back: "/reviews",
+    timed: false,
+    editable: () => true,
+    start: () => "consensus",
+    versions: (info) => [
+      { name: "Where the readings differ", path: "disagreement", map: true },
+      ...(info.readings ?? [1, 2]).map((one, n) => ({
+        name: `Reading ${String.fromCharCode(65 + n)}`, path: `reading/${one.n ?? one}`, n: one.n ?? one,
+      })),
+    ],
+    verdicts: (info) => [
+      {
+        id: "accept", button: "Take the consensus", words: "Take the consensus", needs: "unchanged",
+        explain: "The consensus that is shown at first (STAPLE) is taken.",
+        body: () => ({ choose: "staple" }),
+      },
+      ...(info.readings ?? [1, 2]).map((one, n) => ({
+        id: `reading.${n}`, button: `Take reading ${String.fromCharCode(65 + n)}`, words: `Take reading ${String.fromCharCode(65 + n)}`,
+        explain: "This reading is taken as it is.",
+        body: () => ({ choose: "reading", n: one.n ?? one }),
+      })),
+      {
+        id: "correct", button: "Hand in own version", words: "Hand in your own version", needs: "changed",
+        explain: "What you see with your changes is taken.",
+        body: () => ({ choose: "own" }),
+      },
+    ],
+    submit: "",
+    done: "The readings are settled.",
+  },
+};
+
+/** Why a verdict cannot be given now, in words; null when it can. */
+export function obstacle(verdict, editor, draft) {
+  const changed = editor?.changed ?? 0;
+  if (verdict.needs === "unchanged" && changed > 0) {
+    return `You changed ${counted(changed)}. Hand in the correction, or undo your changes.`;
+  }
+  if (verdict.needs === "changed" && changed === 0) return draft ? "Nothing is changed yet. Accept the draft instead." : "Nothing is changed yet.";
+  if (verdict.needs === "drawn" && changed === 0) return "Nothing is drawn yet. If there is nothing to draw, send the exam back with that reason.";
+  return null;
+}
