@@ -56,7 +56,7 @@ def phantom(
 
 
 def up(project_dir: ProjectOption = Path("."), as_json: JsonOption = False) -> None:
-    """Start this machine's services in the background: Prefect server and MLflow."""
+    """Start this machine's services in the background: Prefect server, MLflow and the pages."""
     from redraft.services import local
 
     state = local.up(open_project(project_dir))

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ END_SECONDS = 15.0
 # Every process that `up` starts carries the project's state folder in this variable, and so do its children: what is
 # ended is known to be ours even when the process that started it died before it could write a pid down.
 MARK = "REDRAFT_SERVICE_OF"
-PORTS = {"prefect": 4200, "mlflow": 5000}
+PORTS = {"prefect": 4200, "mlflow": 5000, "web": 8080}
 # The same as mlflow/server.env, which a server of the hospital's own takes: nothing phones home, nothing is unpickled;
 # the job runner (for evaluations by language models) is eight processes that nobody here needs.
 MLFLOW_ENV = {
@@ -54,8 +55,8 @@ def up(project: Project) -> dict[str, Any]:
     ServiceError
         When a server ends or does not answer in time, with the end of its log; it is not left running.
     """
-    commands = {"prefect": _prefect, "mlflow": _mlflow}
-    elsewhere = {"prefect": project.config.services.prefect, "mlflow": project.config.services.mlflow}
+    commands = {"prefect": _prefect, "mlflow": _mlflow, "web": _web}
+    elsewhere = {"prefect": project.config.services.prefect, "mlflow": project.config.services.mlflow, "web": None}
     answer: dict[str, Any] = {}
     with _locked(project):
         state = _load(project)
@@ -102,7 +103,7 @@ def _start_all(project: Project, commands: dict[str, Callable[..., Command]], st
     try:
         for name, make in commands.items():
             _end(_ours(project, name))  # what an interrupted `up` left without a record
-            command, env, url, health = make(project, _free_port(PORTS[name]))
+            command, env, url, health = make(project, _port(project, name))
             process = _start(project, name, command, env)
             state[name] = {"pid": process.pid, "created": _created(process.pid), "url": url, "health": health}
             write_text(_file(project), json.dumps(state, indent=2), mode=0o600)
@@ -192,6 +193,19 @@ def _mlflow(project: Project, port: int) -> Command:
     return command, dict(MLFLOW_ENV), url, f"{url}/health"
 
 
+def _web(project: Project, port: int) -> Command:
+    web = project.config.web
+    scheme = "http" if web.certificate is None else "https"
+    here = "127.0.0.1" if web.host in ("0.0.0.0", "localhost") else "[::1]" if web.host == "::" else web.host
+    command = [
+        sys.executable, "-m", "app.cli.main", "serve", "--project", str(project.root), "--port", str(port), "--json",
+    ]  # fmt: skip
+    # Started in the state folder: a checkout that is not installed is found by its place.
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    address = f"{scheme}://{here}:{port}"
+    return command, {"PYTHONPATH": os.pathsep.join(paths)}, web.url or address, f"{address}/health"
+
+
 def _wait(project: Project, name: str, service: dict[str, Any]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     why = f"did not answer within {READY_SECONDS:.0f} s"
@@ -209,7 +223,9 @@ def _wait(project: Project, name: str, service: dict[str, Any]) -> None:
 
 def _healthy(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        # Whether it answers, not who it is: its certificate is for the name that browsers use.
+        context = ssl._create_unverified_context() if url.startswith("https:") else None
+        with urllib.request.urlopen(url, timeout=2, context=context) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -274,9 +290,18 @@ def _choosing_ports() -> Iterator[None]:
         os.close(handle)
 
 
-def _free_port(wanted: int) -> int:
-    """The usual port when it is free, so that bookmarks keep working; else any."""
-    for port in (wanted, 0):
+def _port(project: Project, name: str) -> int:
+    """A service's port. The pages' is the configured one where others count on it: a proxy, bookmarks of a url."""
+    if name != "web":
+        return _free_port(PORTS[name])
+    web = project.config.web
+    counted_on = web.url is not None or web.proxy is not None or web.host not in ("127.0.0.1", "localhost")
+    return _free_port(web.port, other=not counted_on)
+
+
+def _free_port(wanted: int, *, other: bool = True) -> int:
+    """The usual port when it is free, so that bookmarks keep working; else any, or ServiceError."""
+    for port in (wanted, 0) if other else (wanted,):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
             try:
@@ -284,4 +309,6 @@ def _free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
+    if not other:
+        raise ServiceError(f"Port {wanted} is taken.", "End what has it, or set another web.port.")
     raise ServiceError("No port is free on 127.0.0.1.", "Close some programs and run the command again.")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from redraft.config.load import load_config
 from redraft.config.schema import Services
 from redraft.errors import ConflictError, ServiceError
 from redraft.files import write_text
+from redraft.ledger import Ledger
 from redraft.project import Project
 from redraft.services import local
 
@@ -58,14 +60,15 @@ def small(program: str) -> Any:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_prefect", "_mlflow"):
+    for name in ("_prefect", "_mlflow", "_web"):
         monkeypatch.setattr(local, name, small(ANSWERER))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_prefect_and_mlflow_really_start_answer_and_end(project: Project) -> None:
-    """Both servers answer on loopback, a second `up` is the same, `down` leaves no process, and all can start again."""
+def test_the_servers_really_start_answer_and_end(project: Project) -> None:
+    """All answer on loopback, a second `up` is the same, `down` leaves no process, and they can start again."""
+    Ledger.create(project.ledger_url)
     before = {process.pid for process in psutil.process_iter()}
     first = local.up(project)
     assert all(service["url"].startswith("http://127.0.0.1:") for service in first.values())
@@ -77,8 +80,8 @@ def test_prefect_and_mlflow_really_start_answer_and_end(project: Project) -> Non
             listening = [c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
             assert set(listening) <= {"127.0.0.1"}
     family = [process for name in first for process in local._ours(project, name)]
-    assert len(family) >= 2
-    assert local.down(project) == ["prefect", "mlflow"]
+    assert len(family) >= 3
+    assert local.down(project) == ["prefect", "mlflow", "web"]
     assert not any(local._lives(process) for process in family)
     assert not any(local.reachable(project, name) for name in first)
     # Whatever they write stays inside the project.
@@ -104,7 +107,7 @@ def test_down_ends_children_and_nothing_else(project: Project) -> None:
             time.sleep(0.05)
         family = [process for name in local.PORTS for process in local._ours(project, name)]
         assert len(family) >= 3
-        assert local.down(project) == ["prefect", "mlflow"]
+        assert local.down(project) == ["prefect", "mlflow", "web"]
         assert not any(local._lives(process) for process in family)
         assert stranger.poll() is None
         assert local.down(project) == []
@@ -141,12 +144,13 @@ def test_a_server_without_a_record_is_found_by_its_mark(project: Project, record
     orphans = [process for name in local.PORTS for process in local._ours(project, name)]
     local.up(project)
     assert not any(local._lives(process) for process in orphans)
-    assert local.down(project) == ["prefect", "mlflow"]
+    assert local.down(project) == ["prefect", "mlflow", "web"]
 
 
 def test_a_server_that_ends_at_once_is_said_with_its_log(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error carries the end of the log; the other server is not left running either."""
     monkeypatch.setattr(local, "_mlflow", small(SLEEPER))
+    monkeypatch.setattr(local, "_web", small(SLEEPER))
     monkeypatch.setattr(local, "_prefect", small("raise SystemExit('the database is locked')"))
     with pytest.raises(ServiceError, match="the database is locked") as caught:
         local.up(project)
@@ -158,7 +162,7 @@ def test_a_server_that_ends_at_once_is_said_with_its_log(project: Project, monke
 def test_a_server_that_never_answers_is_given_up(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time that a start may take it is ended, and that is said."""
     monkeypatch.setattr(local, "READY_SECONDS", 0.5)
-    for name in ("_prefect", "_mlflow"):
+    for name in ("_prefect", "_mlflow", "_web"):
         monkeypatch.setattr(local, name, small(SLEEPER))
     with pytest.raises(ServiceError, match="did not answer within"):
         local.up(project)
@@ -172,7 +176,7 @@ def test_a_service_configured_elsewhere_is_not_started(project: Project) -> None
     elsewhere = replace(project, config=config)
     state = local.up(elsewhere)
     assert state["mlflow"] == {"url": "https://mlflow.example.org", "pid": None}
-    assert local.down(elsewhere) == ["prefect"]
+    assert local.down(elsewhere) == ["prefect", "web"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -180,6 +184,20 @@ def test_two_at_once_start_one_set_of_servers(project: Project) -> None:
     """While one `up` is at work, another is told to wait."""
     with local._locked(project), pytest.raises(ConflictError, match="at work"):
         local.up(project)
+
+
+def test_the_pages_port_is_kept_where_others_count_on_it(project: Project) -> None:
+    """A free one is taken instead of an occupied one; behind a proxy or a url that would lead nobody anywhere."""
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+
+        def served(**settings: Any) -> Project:
+            web = project.config.web.model_copy(update={"port": port, **settings})
+            return replace(project, config=project.config.model_copy(update={"web": web}))
+
+        assert local._port(served(), "web") != port
+        with pytest.raises(ServiceError, match=f"Port {port} is taken"):
+            local._port(served(url="https://redraft.example.org"), "web")
 
 
 def test_an_occupied_port_is_avoided() -> None:
