@@ -27,8 +27,13 @@ RETURN_REASONS: dict[str, str] = {
 }
 
 
-def open_review(tx: Tx, annotation_id: str, number: int, why: Why, rules: Sequence[str], now: datetime) -> str:
-    """Put an annotation before the reviewers; its assignment is moved by the caller. Returns the review's id."""
+def open_review(
+    tx: Tx, annotation_id: str, number: int, why: Why, rules: Sequence[dict[str, Any]], now: datetime
+) -> str:
+    """Put an annotation before the reviewers; its assignment is moved by the caller. Returns the review's id.
+
+    `rules` are the flags: {rule, message, measured} each. What waits is listed by redraft/queues.py.
+    """
     earlier = tx.rows("review", annotation_id=annotation_id)
     review_id = sha256_json([annotation_id, "review", len(earlier) + 1])[:24]
     tx.insert(
@@ -48,22 +53,6 @@ def open_review(tx: Tx, annotation_id: str, number: int, why: Why, rules: Sequen
         },
     )
     return review_id
-
-
-def queue(ledger: Ledger, reader_id: str | None = None) -> list[dict[str, Any]]:
-    """Open reviews, oldest first; what a reviewer who also reads has read is not among theirs.
-
-    Rows hold review_id, annotation_id, exam_id, round, why, rules and opened_at: not who read it.
-    """
-    annotations = {row["annotation_id"]: row for row in ledger.rows("annotation")}
-    found = []
-    for row in ledger.rows("review", state="open"):
-        annotation = annotations[row["annotation_id"]]
-        if reader_id is not None and annotation["reader_id"] == reader_id:
-            continue
-        keys = ("review_id", "annotation_id", "round", "why", "rules", "opened_at")
-        found.append({**{key: row[key] for key in keys}, "exam_id": annotation["exam_id"]})
-    return sorted(found, key=lambda row: (row["opened_at"], row["review_id"]))
 
 
 def reviewer(tx: Tx | Ledger, account_id: str, not_of: Sequence[str]) -> dict[str, Any]:

@@ -29,16 +29,18 @@ _PLACES = {
     "image": re.compile(r"exams/(..)/\1[^/]*/image\.nii\.gz"),
     "exam": re.compile(r"exams/(..)/\1[^/]*/exam\.json"),
     "draft": re.compile(r"drafts/(..)/\1[^/]*/[^/]+\.nii\.gz"),
+    "consensus": re.compile(r"labels/(..)/\1[^/]*/consensus-[^/]+\.nii\.gz"),
+    "disagreement": re.compile(r"labels/(..)/\1[^/]*/disagreement-[^/]+\.nii\.gz"),
     "label": re.compile(r"labels/(..)/\1[^/]*/[^/]+\.nii\.gz"),
     "label_meta": re.compile(r"labels/(..)/\1[^/]*/[^/]+\.json"),
 }
 # Written once, under a name that is theirs alone.
-_NEVER_CHANGED = ("image", "label")
+_NEVER_CHANGED = ("image", "label", "consensus", "disagreement")
 _KEYS = {"path", "role", "round", "sha256", "size"}
 
 
 def role_of(path: str) -> str | None:
-    """Role of a file by its place below data/: image, exam, draft, label or label_meta; None for a foreign file."""
+    """Role of a file by its place below data/ (the keys of `_PLACES`); None for a foreign file."""
     return next((role for role, place in _PLACES.items() if place.fullmatch(path)), None)
 
 

@@ -26,6 +26,10 @@ def content_digests(ctx: Context) -> dict[str, str | None]:
         [row["exam_id"], row["annotation_id"], row["sha256"]]
         for row in ledger.rows("annotation")
         if row["state"] == "valid"
+    ) + sorted(
+        [row["exam_id"], row["consensus_id"], row["sha256"], row["state"]]
+        for row in ledger.rows("consensus")
+        if row["state"] != "superseded"
     )
     splits = sorted([row["subject_id"], row["split"]] for row in ledger.rows("subject"))
     models = [row["model_digest"] for row in ledger.rows("model", round=number)]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from redraft.cohort import Cohort
 from redraft.digest import sha256_file
 from redraft.errors import ExamError, IntegrityError, StateError, UsageError
 from redraft.files import write_bytes, write_text
@@ -61,7 +62,7 @@ def collect(
 ) -> list[Item]:
     """What there is to export, one item per exam, by exam id.
 
-    Annotations: the one that counts for its exam (the latest revision; of a double read the first assignment's).
+    Annotations: the label that counts for its exam (redraft.cohort); of several readings their consensus.
     Drafts: the champion's, or those of the champion that the round worked with.
 
     Raises
@@ -83,23 +84,34 @@ def collect(
 
 
 def _annotations(project: Project, number: int | None) -> dict[str, Item]:
+    cohort = Cohort(project)
     models, drafts = _models(project), {row["draft_id"]: row for row in project.ledger.rows("draft")}
-    rounds = {row["assignment_id"]: row["round"] for row in project.ledger.rows("assignment")}
-    rows = [
-        row
-        for row in project.ledger.rows("annotation", state="valid")
-        if number is None or rounds[row["assignment_id"]] == number
-    ]
     items: dict[str, Item] = {}
-    for row in sorted(rows, key=lambda r: (r["assignment_id"], -r["revision"])):
-        method = METHOD[row["verdict"]]
-        digest = drafts[row["draft_id"]]["model_digest"] if method != "MANUAL" else None
+    for exam_id in sorted(cohort.readings):
+        label = cohort.label_of(exam_id)
+        if label is None:
+            continue
+        readings = cohort.readings[exam_id]
+        together = cohort.consensus_of(exam_id) if label.of == "consensus" else None
+        of_round = together["round"] if together else cohort.assignments[readings[0]["assignment_id"]]["round"]
+        if number is not None and of_round != number:
+            continue
+        drafted = [row for row in readings if METHOD[row["verdict"]] != "MANUAL"]
+        digest = drafts[max(drafted, key=_received)["draft_id"]]["model_digest"] if drafted else None
+        method: Method = METHOD[readings[0]["verdict"]]
+        if together is not None:  # a model took part where it drafted any of the readings
+            method = "SEMIAUTOMATIC" if drafted else "MANUAL"
+        at = together["at"] if together else readings[0]["received_at"]
         origin = Origin(
-            row["annotation_id"], row["sha256"], method, datetime.fromisoformat(row["received_at"]),
+            label.annotation_id, label.label_sha256, method, datetime.fromisoformat(at),
             models[digest]["name"] if digest else None, digest,
         )  # fmt: skip
-        items.setdefault(row["exam_id"], Item(row["exam_id"], project.root / row["path"], origin))
+        items[exam_id] = Item(exam_id, label.label, origin)
     return items
+
+
+def _received(row: dict[str, Any]) -> str:
+    return str(row["received_at"])
 
 
 def _drafts(project: Project, number: int | None) -> dict[str, Item]:

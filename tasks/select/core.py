@@ -20,7 +20,7 @@ class Chosen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     exam_id: str
     rank: int
-    chosen_by: Literal["strategy", "control"]
+    chosen_by: Literal["strategy", "control", "rework"]
     strategy: str
     score: float | None
     inclusion_probability: float
@@ -37,6 +37,10 @@ def select(
     The control exams are drawn first and from the whole pool, so that their inclusion probability is exact
     (controls/pool) and does not depend on the strategy; the strategy then works on the rest. Without a champion
     everything is drawn at random and from scratch.
+
+    Before both come exams that readers sent back to be worked again: all of them while the budget lasts, the longest
+    waiting first. They cost as others do, and nothing was left to chance (probability 1, and they are no part of the
+    pool that controls stand for). One whose draft would be the same again is worked from scratch.
 
     Inclusion probabilities: a control's over the whole pool, a strategy's over what the controls left. Exact for
     control and random; for weighted random approximate (see `_inclusion`); 1 for greedy strategies, which leave
@@ -60,24 +64,32 @@ def select(
     name = config.strategy if champion is not None else "random"
     order = rng.permutation(len(ordered))
     budget = _Budget(config, ordered)
-    controls = _take(list(order), round(config.control_share * budget.expected_count), budget, ordered)
-    control_probability = len(controls) / len(ordered)
-    rest = [i for i in range(len(ordered)) if i not in set(controls)]
+    again = sorted((c.rework.round, i) for i, c in enumerate(ordered) if c.rework is not None)
+    back = [i for _, i in again if budget.spend(ordered[i])]
+    fresh = [i for i in order if ordered[int(i)].rework is None]
+    wanted = round(config.control_share * budget.expected_of(len(fresh)))
+    controls = _take(fresh, wanted, budget, ordered)
+    control_probability = len(controls) / len(fresh) if fresh else 0.0
+    rest = sorted({int(i) for i in fresh} - set(controls))
     chosen = _by_strategy(rest, ordered, name, budget, rng) if rest else []
-    if not controls and not chosen:
+    if not back and not controls and not chosen:
         raise StateError(
             f"The budget ({config.budget.minutes} min) does not cover one exam "
             f"({min(c.expected_minutes for c in ordered):.1f} min expected).",
             "Raise select.budget.minutes.",
         )
-    picks: list[tuple[int, Literal["strategy", "control"], str, float | None, float, dict[str, Any]]] = [
+    picks: list[tuple[int, Literal["strategy", "control", "rework"], str, float | None, float, dict[str, Any]]] = [
+        (i, "rework", "rework", None, 1.0, _why_again(ordered[i])) for i in back
+    ]
+    picks += [
         (i, "control", "random", None, control_probability, {"reason": "control: drawn at random beside the strategy"})
         for i in controls
     ]
     picks += [(i, "strategy", name, score, p, why) for i, score, p, why in chosen]
     result = []
     for rank, (i, by, strategy, score, probability, why) in enumerate(picks, 1):
-        scratch = 1.0 if champion is None else config.from_scratch_probability
+        work = ordered[i].rework
+        scratch = 1.0 if champion is None or (work and work.same_draft) else config.from_scratch_probability
         from_scratch = bool(rng.random() < scratch)
         place = f"{rank} of {len(picks)} from a pool of {len(ordered)}"
         result.append(
@@ -91,15 +103,24 @@ def select(
     return result
 
 
+def _why_again(candidate: Candidate) -> dict[str, Any]:
+    work = candidate.rework
+    assert work is not None
+    reason = f"worked again: sent back in round {work.round} ({work.reason_code})"
+    return {"reason": reason, "reason_code": work.reason_code, "sent_back_in": work.round}
+
+
 class _Budget:
     """What is left to spend, in exams or in expected minutes."""
 
     def __init__(self, config: Select, candidates: Sequence[Candidate]):
         self._minutes = config.budget.minutes is not None
         self._left = float(config.budget.minutes or config.budget.exams or 0)
-        mean = float(np.mean([c.expected_minutes for c in candidates]))
-        # Where the budget covers the whole pool, the shares are shares of the pool.
-        self.expected_count = min(self._left / mean if self._minutes else self._left, len(candidates))
+        self._mean = float(np.mean([c.expected_minutes for c in candidates]))
+
+    def expected_of(self, pool: int) -> float:
+        """Exams of a pool that what is left may pay for. Where it covers all, shares are shares of the pool."""
+        return min(self._left / self._mean if self._minutes else self._left, pool)
 
     def spend(self, candidate: Candidate) -> bool:
         cost = candidate.expected_minutes if self._minutes else 1.0

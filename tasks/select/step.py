@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -38,13 +40,23 @@ class SelectRef(Contract):
 def select(project_dir: str, number: int, token: int) -> SelectRef:
     """Spend the round's budget."""
     from tasks.select.core import select as choose
-    from tasks.select.strategies import Candidate
+    from tasks.select.strategies import Candidate, Rework
 
     project = Project.open(project_dir)
     ctx = Context(project, number, token, "select")
     champion = get(project, number)["champion"]
     drafts = {row["exam_id"]: row for row in project.ledger.rows("draft", model_digest=champion)} if champion else {}
-    expected = expected_minutes(project)
+    expected, cohort = expected_minutes(project), Cohort(project)
+    shown = {row["draft_id"]: row["model_digest"] for row in project.ledger.rows("draft")}
+
+    def rework(exam_id: str) -> Rework | None:
+        row = cohort.rework(exam_id)
+        if row is None:
+            return None
+        work = cohort.assignments[row["assignment_id"]]
+        seen = shown.get(work["draft_id"]) if work["mode"] == "assisted" else None
+        return Rework(row["round"], row["reason_code"], champion is not None and seen == champion)
+
     candidates = [
         Candidate(
             row["exam_id"],
@@ -52,15 +64,18 @@ def select(project_dir: str, number: int, token: int) -> SelectRef:
             drafts[row["exam_id"]]["scores"] if row["exam_id"] in drafts else None,
             champion if row["exam_id"] in drafts else None,
             expected,
+            rework(row["exam_id"]),
         )
-        for row in Cohort(project).unlabelled_pool(number)
+        for row in cohort.unlabelled_pool(number)
         # An exam whose draft failed was reported by infer; it cannot be scored and waits.
         if champion is None or row["exam_id"] in drafts
     ]
     rules = project.config.select
     inputs = SelectInputs(
         champion=champion,
-        candidates_sha256=sha256_json([[c.exam_id, c.scores, c.expected_minutes] for c in candidates]),
+        candidates_sha256=sha256_json(
+            [[c.exam_id, c.scores, c.expected_minutes, asdict(c.rework) if c.rework else None] for c in candidates]
+        ),
         candidates=len(candidates),
         rules=sha256_json(rules.model_dump(mode="json")),
         seed=project.config.seed,
@@ -118,7 +133,7 @@ def expected_minutes(project: Project) -> float:
     training = {
         row["annotation_id"]
         for row in project.ledger.rows("annotation")
-        if cohort.assignments[row["assignment_id"]]["purpose"] == "training"
+        if cohort.assignments[row["assignment_id"]]["purpose"] == "training" and row["state"] != "rejected"
     }
     for row in project.ledger.rows("time_entry"):
         if row["annotation_id"] in training:

@@ -20,6 +20,18 @@ from redraft.errors import StateError
 
 
 @dataclass(frozen=True)
+class Rework:
+    """A reader sent the exam back to be worked again.
+
+    `same_draft`: the champion is still the model whose draft they saw, so that its draft would be the same again.
+    """
+
+    round: int
+    reason_code: str
+    same_draft: bool
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An exam that may be chosen. `scores` as in models.uncertainty.summarise; None without a draft."""
 
@@ -28,6 +40,7 @@ class Candidate:
     scores: Mapping[str, Any] | None
     model_digest: str | None
     expected_minutes: float
+    rework: Rework | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ def time_rows(identity: str, result: Row) -> list[Row]:
     ]
 
 
+def plain(findings: tuple[Finding, ...]) -> list[Row]:
+    """Findings as rows keep them."""
+    return [{"rule": f.rule, "measured": f.measured, "message": f.message} for f in findings]
+
+
 def validation_id(identity: str, number: int, stage: str) -> str:
     """One per annotation, round and stage."""
     return sha256_json([identity, number, stage])[:24]
@@ -62,10 +67,6 @@ def validation_row(
     identity: str, number: int, stage: str, verdict: Verdict, path: str, digest: str, now: datetime
 ) -> Row:
     """What the rules said; `path` is where the whole batch's result is kept."""
-
-    def plain(findings: tuple[Finding, ...]) -> list[Row]:
-        return [{"rule": f.rule, "measured": f.measured, "message": f.message} for f in findings]
-
     return {
         "validation_id": validation_id(identity, number, stage),
         "annotation_id": identity,

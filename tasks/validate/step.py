@@ -24,15 +24,18 @@ from redraft.reasons import BY_CODE
 from redraft.reviews import Why, in_sample, open_review
 from redraft.steps import Context, Contract, Done, run_step
 from redraft.volumes import read_volume
+from redraft.worktime.entries import counted
 from tasks.validate.annotations import annotation_id, store
 from tasks.validate.expectations import Finding, Verdict, validate_rows
 from tasks.validate.flags import is_unchanged_accept, mark, streaks
 from tasks.validate.noticed import corrected_share, outcome
-from tasks.validate.records import annotation_row, time_rows, validation_id, validation_row
+from tasks.validate.records import annotation_row, plain, time_rows, validation_id, validation_row
 from tasks.validate.table import ReturnedLabel, measure
 
 # Work in these states may come in; anything else that lies in a package was taken in before.
 EXPECTED = (AssignmentState.DISPATCHED, AssignmentState.RETURNED_TO_READER, AssignmentState.CARRIED_OVER)
+
+REWORKED = Finding("reworked", None, "A reviewer had returned it; this is what the reader made of it.")
 
 
 class ValidateInputs(Contract):
@@ -182,13 +185,13 @@ def _streaks(ctx: Context, cohort: Cohort, arriving: list[dict[str, Any]]) -> di
 
 def _second_look(
     project: Project, work: dict[str, Any], verdict: Verdict, reworked: bool
-) -> tuple[Why, list[str]] | None:
+) -> tuple[Why, list[dict[str, Any]]] | None:
     """Why a reviewer looks at valid work, and the flags; None when nobody needs to."""
-    rules = sorted({finding.rule for finding in verdict.soft})
+    rules = plain(verdict.soft)
     if work["purpose"] not in COUNTED:
         return None
     if reworked:
-        return "soft", ["reworked", *rules]
+        return "soft", plain((REWORKED, *verdict.soft))
     config = project.config.validate_
     if rules and config.review_flagged:
         return "soft", rules
@@ -294,7 +297,7 @@ def validate(project_dir: str, number: int, token: int) -> ValidateRef:
 
     def body() -> Done:
         minutes: dict[str, float] = {}
-        for row in project.ledger.rows("time_entry"):
+        for row in counted(project.ledger):
             minutes[row["annotation_id"]] = minutes.get(row["annotation_id"], 0.0) + row["active_minutes"]
         drafts = {row["draft_id"]: row["path"] for row in project.ledger.rows("draft")}
         with ctx.timings.part("core"):
