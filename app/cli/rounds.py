@@ -76,8 +76,22 @@ def status(
     row = rounds.get(project, number)
     steps = sorted(project.ledger.rows("step_run", round=row["number"]), key=lambda step: step["started_at"])
     work = project.ledger.rows("assignment", round=row["number"])
+    from redraft.work_leases import OUT, view
+
+    now = datetime.now(UTC)
+    rules = project.config.dispatch.lease
+    kept = {lease["assignment_id"]: lease for lease in project.ledger.rows("work_lease")}
+    leases = [
+        {**{key: item[key] for key in ("assignment_id", "exam_id", "reader_id", "state")},
+         **view(kept[item["assignment_id"]], rules, now)}
+        for item in work
+        if item["state"] in OUT and item["assignment_id"] in kept
+    ]  # fmt: skip
+    leases.sort(key=lambda lease: (lease["expires_at"], lease["assignment_id"]))
+    found = rounds.completion(project, row["number"])
     if as_json:
-        print_json({"round": row, "steps": steps, "assignments": work})
+        complete = {"exams": found.exams, "complete": found.complete, "done": found.done, "missing": found.missing}
+        print_json({"round": row, "steps": steps, "assignments": work, "leases": leases, "completion": complete})
         return
     print(f"Round {row['number']}: {row['state']}" + (f" (in {row['failed_in']})" if row["failed_in"] else ""))
     print_table(
@@ -88,6 +102,58 @@ def status(
     for item in work:
         counts[(item["purpose"], item["state"])] = counts.get((item["purpose"], item["state"]), 0) + 1
     print_table(["purpose", "state", "assignments"], [[p, s, n] for (p, s), n in sorted(counts.items())], "Work")
+    print(f"\n{found.complete} of {found.exams} exams are complete" + (": the round may close." if found.done else "."))
+    if leases:
+        print_table(
+            ["assignment", "exam", "reader", "kept until", "extensions left"],
+            [
+                [
+                    item["assignment_id"], item["exam_id"], item["reader_id"],
+                    "over" if item["expired"] else f"{item['expires_at'][:16].replace('T', ' ')} UTC",
+                    item["extensions_left"],
+                ]
+                for item in leases
+            ],
+            "Leases",
+        )  # fmt: skip
+
+
+@round_app.command("assign")
+def assign(
+    exam: Annotated[str, typer.Argument(help="Exam that waits for a reader; `redraft status` names them.")],
+    reader: Annotated[str, typer.Argument(help="Who gets it.")],
+    project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
+) -> None:
+    """Give an exam that nobody has to a reader.
+
+    That its time ran out too often, or that the reader has no minutes left, is no hindrance; a conflict is.
+    """
+    from flows.hand_over import give_exam
+
+    assignment = give_exam(open_project(project_dir), exam, reader)
+    if as_json:
+        print_json({"exam_id": exam, "reader_id": reader, "assignment_id": assignment})
+        return
+    print(f"Exam {exam} is with {reader} now: assignment {assignment}.")
+
+
+@round_app.command("extend")
+def extend(
+    assignment: Annotated[str, typer.Argument(help="Assignment that is out with a reader.")],
+    project_dir: ProjectOption = Path("."),
+    as_json: JsonOption = False,
+) -> None:
+    """Keep an exam for its reader longer, as readers can do on their pages."""
+    from redraft.work_leases import extend as extend_lease
+
+    project = open_project(project_dir)
+    found = extend_lease(project.ledger, assignment, project.config.dispatch.lease, datetime.now(UTC), "cli")
+    if as_json:
+        print_json({"assignment_id": assignment, **found})
+        return
+    left = found["extensions_left"]
+    print(f"Kept until {found['expires_at'][:16].replace('T', ' ')} UTC; it can be extended {left} more times.")
 
 
 @round_app.command("close")
