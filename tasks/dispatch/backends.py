@@ -52,6 +52,11 @@ class Backend(Protocol):
         """Finished work among the outstanding assignments; unreadable work goes to `failed` and is left in place."""
         ...
 
+    def hand_out(self, assignments: Iterable[str], failed: Callable[[str, LabelError], None]) -> None:
+        """Bring packages that are made to where readers work; again does no harm. What could not be goes to `failed`
+        and is tried again by `collect`."""
+        ...
+
     def send_back(self, assignment_id: str, reasons: Iterable[str]) -> None:
         """Move a bad return aside and tell the reader why; nothing is deleted."""
         ...
@@ -106,6 +111,9 @@ class FolderBackend:
             return []
         found = [p.name for p in self.work.iterdir() if p.is_dir() and not p.name.startswith(".partial-")]
         return sorted(name for name in found if name not in known and (self.work / name / RESULT).exists())
+
+    def hand_out(self, assignments: Iterable[str], failed: Callable[[str, LabelError], None]) -> None:
+        """See Backend. The package is all there is."""
 
     def send_back(self, assignment_id: str, reasons: Iterable[str]) -> None:
         """See Backend."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,85 +20,18 @@ from redraft.digest import sha256_file
 from redraft.errors import IntegrityError, LabelError, ReadError, RedraftError
 from redraft.files import write_text
 from redraft.pacs_returns import Found
+from redraft.security.keys import KeyRing
 from redraft.segmentation.exam import ExamGeometry
+from redraft.signing import sign_result
 from redraft.volumes import read_volume, write_volume
 from tasks.dispatch.backends import FolderBackend, Returned
 from tasks.dispatch.contract import Result, Task
 from tasks.dispatch.packages import DRAFT, LABEL, RESULT, TASK
+from tasks.dispatch.pacs_work import Draft, Pacs, owner
 
+Failed = Callable[[str, LabelError], None]
 # Which object of the PACS the package's label is, by pseudonym; moves to returned-N with it.
 PICKED_UP = "picked_up.json"
-
-
-@dataclass(frozen=True)
-class Draft:
-    """One assignment as the PACS sees it; all UIDs are pseudonyms.
-
-    Attributes
-    ----------
-    code : str
-        What descriptions call the assignment.
-    instance : str or None
-        Of the draft's object; None where nothing is stored (from scratch).
-    marks : frozenset of str
-        Of the draft's object and its segments' tracking UIDs: what refers to any of them was made from this draft.
-    """
-
-    assignment_id: str
-    code: str
-    instance: str | None = None
-    marks: frozenset[str] = frozenset()
-
-
-class Pacs(Protocol):
-    """What this backend needs of a PACS; see tasks.dispatch.open_backend."""
-
-    def draft(self, assignment_id: str, task: Task) -> Draft:
-        """How an assignment is known there; asks nothing of the server."""
-        ...
-
-    def stored(self) -> tuple[set[str], set[str]]:
-        """Assignments whose draft is there, and pseudonyms of every object that redraft ever stored."""
-        ...
-
-    def store(self, tasks: Sequence[Task]) -> Iterator[tuple[str, str | None, str]]:
-        """Store drafts: assignment, the rule by which it is not there (None when it is), and why."""
-        ...
-
-    def look(self, exam: ExamGeometry) -> list[Found]:
-        """Segmentations in the exam's study."""
-        ...
-
-    def elsewhere(self, exams: Iterable[ExamGeometry]) -> frozenset[str]:
-        """Work codes that segmentations outside of these exams' studies name."""
-        ...
-
-    def labels(self, found: Found, exam: ExamGeometry) -> NDArray[np.uint8]:
-        """Label values of one of them."""
-        ...
-
-    def took(self, task: Task, found: Found, label_sha256: str) -> None:
-        """Record what was picked up."""
-        ...
-
-
-def owner(found: Found, drafts: Iterable[Draft]) -> str | None:
-    """The assignment that a segmentation is the work of; None where it names none of these.
-
-    Raises LabelError (rule ambiguous_assignment; `measured` lists them) where it could be the work of several.
-    """
-    drafts = list(drafts)
-    made_from = {d.assignment_id for d in drafts if d.marks & found.refers_to}
-    called = {d.assignment_id for d in drafts if d.code in found.codes}
-    if not (named := made_from | called):
-        return None
-    if len(named) == 1:
-        return named.pop()
-    raise LabelError(
-        "A segmentation in the PACS could be the work of several assignments.",
-        "Store it again, made from one draft and with one work code in its series description.",
-        rule="ambiguous_assignment", measured={"assignments": sorted(named)},
-    )  # fmt: skip
 
 
 class DicomWebBackend(FolderBackend):
@@ -111,27 +43,25 @@ class DicomWebBackend(FolderBackend):
     Parameters
     ----------
     done : function
-        Assignments of the round whose work is in already, with their exams: a later change in the PACS is named.
-    sign : function
-        Result and label's SHA-256 to a signature.
+        Assignments of the round whose work is in already: a later change in the PACS is named.
     """
 
     def __init__(
         self, work: Path, structures: Sequence[Structure], exams: Callable[[str], ExamGeometry], *, pacs: Pacs,
-        done: Callable[[], Mapping[str, str]], sign: Callable[[Result, str], str],
+        done: Callable[[], Iterable[str]], keys: KeyRing, attempts: Callable[[str], int],
     ) -> None:  # fmt: skip
-        super().__init__(work, structures, exams)
-        self._pacs, self._done, self._sign, self._geometry = pacs, done, sign, exams
+        super().__init__(work, structures, exams, keys=keys, attempts=attempts)
+        self._pacs, self._done, self._geometry, self._key_ring = pacs, done, exams, keys
         self._unknown: set[str] = set()
 
     # -- out ----------------------------------------------------------------------------------------------------------
-    def hand_out(self, assignments: Iterable[str], failed: Callable[[str, LabelError], None]) -> None:
+    def hand_out(self, assignments: Iterable[str], failed: Failed) -> None:
         """Store the drafts of assisted work; what is stored already is not stored again."""
         there, _ = self._pacs.stored()
         tasks = [task for name in sorted(set(assignments) - there) if (task := self._task(name)) is not None]
         self._store([task for task in tasks if task.mode == "assisted"], failed)
 
-    def _store(self, tasks: Sequence[Task], failed: Callable[[str, LabelError], None]) -> None:
+    def _store(self, tasks: Sequence[Task], failed: Failed) -> None:
         if not tasks:
             return
         for assignment, rule, why in self._pacs.store(tasks):
@@ -140,7 +70,7 @@ class DicomWebBackend(FolderBackend):
                 failed(assignment, LabelError(what, "It is stored when work is collected again.", rule="not_stored"))
 
     # -- back ---------------------------------------------------------------------------------------------------------
-    def collect(self, outstanding: Sequence[str], failed: Callable[[str, LabelError], None]) -> Iterator[Returned]:
+    def collect(self, outstanding: Sequence[str], failed: Failed) -> Iterator[Returned]:
         """See Backend: what is stored in the PACS is put into its package, and collected from there."""
         self.hand_out(outstanding, failed)
         self._unknown = set()
@@ -161,74 +91,69 @@ class DicomWebBackend(FolderBackend):
             if (folder / PICKED_UP).is_file():
                 (folder / PICKED_UP).replace(aside / PICKED_UP)
 
-    def _pick_up(self, waiting: Mapping[str, Task], failed: Callable[[str, LabelError], None]) -> None:
-        by_exam: dict[str, list[Task]] = {}
-        for task in waiting.values():
-            by_exam.setdefault(task.exam_id, []).append(task)
-        done = {name: exam for name, exam in self._done().items() if name not in waiting}
-        for name, exam in done.items():
-            if (task := self._task(name)) is not None:
-                by_exam.setdefault(exam, []).append(task)
-        _, own = self._pacs.stored()
+    def _pick_up(self, waiting: Mapping[str, Task], failed: Failed) -> None:
+        tasks = dict(waiting)
+        for name in sorted(set(self._done()) - set(waiting)):
+            if (finished := self._task(name)) is not None:
+                tasks[name] = finished
+        there, own = self._pacs.stored()
+        drafts = {name: self._pacs.draft(name, task) for name, task in tasks.items()}
         exams: dict[str, ExamGeometry] = {}
-        for exam_id, tasks in sorted(by_exam.items()):
-            names = [task.assignment_id for task in tasks if task.assignment_id in waiting]
+        for exam_id in sorted({task.exam_id for task in tasks.values()}):
+            here = {name: task for name, task in tasks.items() if task.exam_id == exam_id}
             try:
                 exam = exams[exam_id] = self._geometry(exam_id)
                 found = self._pacs.look(exam)
             except RedraftError as error:
-                for name in names:
+                for name in sorted(set(here) & set(waiting)):
                     failed(name, _left(name, error))
                 if error.code == "service.unreachable":
                     return  # each of the others would wait as long
                 continue
-            self._of_exam(exam, tasks, set(names), found, own, failed)
-        self._astray(waiting, exams, failed)
+            theirs = [one for one in found if one.sop_instance not in own]
+            mine = self._sorted(theirs, here, drafts, set(waiting), failed)
+            for name in sorted(here):
+                fresh = [one for one in mine.get(name, ()) if one.sop_instance not in self._seen(name)]
+                if fresh:
+                    self._take(here[name], exam, fresh, failed, late=name not in waiting)
+                elif name in waiting and name in there and drafts[name].instance not in {f.sop_instance for f in found}:
+                    what = "Its draft was deleted from the PACS and is stored again."
+                    failed(name, _left(name, LabelError(what, "Nothing needs to be done.", rule="draft_gone")))
+                    self._store([here[name]], failed)
+        self._astray(waiting, exams, drafts, failed)
 
-    def _of_exam(
-        self, exam: ExamGeometry, tasks: Sequence[Task], waiting: set[str], found: Sequence[Found], own: set[str],
-        failed: Callable[[str, LabelError], None],
-    ) -> None:  # fmt: skip
-        drafts = {task.assignment_id: self._pacs.draft(task.assignment_id, task) for task in tasks}
-        mine: dict[str, list[Found]] = {name: [] for name in drafts}
+    def _sorted(
+        self, found: Sequence[Found], here: Mapping[str, Task], drafts: Mapping[str, Draft], waiting: set[str],
+        failed: Failed,
+    ) -> dict[str, list[Found]]:  # fmt: skip
+        """The segmentations in one exam's study, by the assignment whose work each is; the others are named."""
+        mine: dict[str, list[Found]] = {}
         torn: set[str] = set()
         for one in found:
-            if one.sop_instance in own:
-                continue
             try:
                 name = owner(one, drafts.values())
             except LabelError as error:
                 named = error.measured["assignments"]
                 assert isinstance(named, list)
                 torn |= set(named)
-                for name in waiting & set(named):
-                    failed(name, _left(name, error))
+                for other in sorted(waiting & set(named)):
+                    failed(other, _left(other, error))
                 continue
-            if name is not None:
-                mine[name].append(one)
-            elif one.codes:
+            if name in here:
+                mine.setdefault(str(name), []).append(one)
+            elif name is not None and name in waiting:
+                failed(name, _left(name, _elsewhere()))
+            elif name is None and one.codes:
                 self._unknown |= {f"pacs-{one.sop_instance}"}
-        present = {one.sop_instance for one in found}
-        for task in tasks:
-            name = task.assignment_id
-            fresh = [one for one in mine[name] if one.sop_instance not in self._seen(name)]
-            if name not in waiting:
-                if fresh:
-                    what = "Its segmentation in the PACS was changed after the work had been taken in."
-                    do = "Ask a reviewer to open the work again if the change matters; it is left where it is."
-                    failed(name, _left(name, LabelError(what, do, rule="revised_later")))
-            elif fresh and name not in torn:
-                self._take(task, exam, fresh, failed)
-            elif not fresh and (instance := drafts[name].instance) is not None and instance not in present:
-                what = "Its draft was deleted from the PACS and is stored again."
-                failed(name, _left(name, LabelError(what, "Nothing needs to be done.", rule="draft_gone")))
-                self._store([task], failed)
+        return {name: listed for name, listed in mine.items() if name not in torn}
 
-    def _take(
-        self, task: Task, exam: ExamGeometry, found: Sequence[Found], failed: Callable[[str, LabelError], None]
-    ) -> None:
+    def _take(self, task: Task, exam: ExamGeometry, found: Sequence[Found], failed: Failed, *, late: bool) -> None:
         name = task.assignment_id
         try:
+            if late:
+                what = "Its segmentation in the PACS was changed after the work had been taken in."
+                do = "Ask a reviewer to open the work again if the change matters; it is left where it is."
+                raise LabelError(what, do, rule="revised_later")
             one, labels = self._latest(found, exam)
             self._finish(task, exam, one, labels, len(found) - 1)
         except RedraftError as error:
@@ -266,19 +191,18 @@ class DicomWebBackend(FolderBackend):
             assignment_id=task.assignment_id, reader_id=task.reader_id, token=task.token, verdict=verdict, minutes={},
             origin="imported",
         )  # fmt: skip
-        result = result.model_copy(update={"signature": self._sign(result, digest)})
+        result = result.model_copy(
+            update={"signature": sign_result(self._key_ring, result.model_dump(mode="json"), digest)}
+        )
         # Last: what a crash leaves before is picked up again.
         write_text(folder / RESULT, json.dumps(result.model_dump(mode="json"), indent=1) + "\n")
 
     def _astray(
-        self, waiting: Mapping[str, Task], exams: Mapping[str, ExamGeometry],
-        failed: Callable[[str, LabelError], None],
+        self, waiting: Mapping[str, Task], exams: Mapping[str, ExamGeometry], drafts: Mapping[str, Draft],
+        failed: Failed,
     ) -> None:  # fmt: skip
         """Name work that was stored in a study which no exam of this work is of."""
-        open_now = {
-            self._pacs.draft(name, task).code: name for name, task in waiting.items()
-            if not (self.work / name / RESULT).exists()
-        }  # fmt: skip
+        open_now = {drafts[name].code: name for name in waiting if self._waits(name)}
         if not open_now:
             return
         try:
@@ -286,8 +210,7 @@ class DicomWebBackend(FolderBackend):
         except RedraftError:
             return  # only a hint: the studies themselves were looked at
         for name in sorted(open_now[code] for code in codes & set(open_now)):
-            what = "A segmentation that names this work lies in another study."
-            failed(name, _left(name, LabelError(what, "Store it in the study of its image.", rule="other_exam")))
+            failed(name, _left(name, _elsewhere()))
 
     # -- what is known of a package -----------------------------------------------------------------------------------
     def _task(self, name: str) -> Task | None:
@@ -313,6 +236,11 @@ def _instance(path: Path) -> str | None:
         return str(json.loads(path.read_text(encoding="utf-8"))["sop_instance"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _elsewhere() -> LabelError:
+    what = "A segmentation that names this work lies in the study of another exam."
+    return LabelError(what, "Store it in the study of its image.", rule="other_exam")
 
 
 def _left(assignment: str, error: RedraftError) -> LabelError:

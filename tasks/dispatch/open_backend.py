@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+
 from redraft.project import Project
 from redraft.segmentation.exam import ExamGeometry
 from tasks.dispatch.backends import FolderBackend, ReviewBackend, SimulatedBackend
@@ -22,6 +25,8 @@ def backend_for(project: Project) -> FolderBackend:
     if project.config.dispatch.backend in folders:
         kind = folders[project.config.dispatch.backend]
         return kind(project.work, project.config.structures, geometry, keys=keys, attempts=attempts)
+    if project.config.dispatch.backend == "dicomweb":
+        return _dicomweb(project, geometry, attempts)
     from redraft.errors import ConfigError
     from redraft.reader_model import EffortParameters, VolumeParameters
     from redraft.segmentation.truth import TruthIndex
@@ -39,4 +44,27 @@ def backend_for(project: Project) -> FolderBackend:
     return SimulatedBackend(
         project.work, lambda exam, image: truth.labels(series[exam], geometry(exam)), config.structures,
         config.dispatch.readers, parameters.scaled(simulation.scale), config.seed, keys=keys, attempts=attempts,
+    )  # fmt: skip
+
+
+def _dicomweb(
+    project: Project, geometry: Callable[[str], ExamGeometry], attempts: Callable[[str], int]
+) -> FolderBackend:
+    from tasks.dispatch.dicomweb import DicomWebBackend
+    from tasks.dispatch.pacs import ProjectPacs
+
+    def done() -> list[str]:
+        """Work of the last round that is in: what was taken in long ago is not watched for ever."""
+        rows = project.ledger.rows("assignment", backend="dicomweb")
+        last = max((row["round"] for row in rows), default=0)
+        return [
+            row["assignment_id"]
+            for row in rows
+            if row["round"] == last and row["state"] in ("RETURNED", "IN_REVIEW", "ACCEPTED")
+        ]
+
+    pacs = ProjectPacs(project, project.config.dispatch.pacs or "", lambda: datetime.now(UTC))
+    return DicomWebBackend(
+        project.work, project.config.structures, geometry, pacs=pacs, done=done, keys=project.checked_keys,
+        attempts=attempts,
     )  # fmt: skip
