@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 
 from models.package import Ensemble
+from models.plan import Plan
 from models.preprocess import preprocess_image, restore_labels
-from models.uncertainty import summarise
+from models.uncertainty import slice_profile, summarise
 from redraft.volumes import Volume
 
 
@@ -47,7 +49,42 @@ def predict(
     # Uncertainty is taken in plan spacing: scores of exams with different voxels compare.
     coarse = np.asarray(plan.classes, dtype=np.uint8)[mean.argmax(axis=0)]
     voxel_ml = float(np.prod(plan.spacing_mm)) / 1000.0
-    return Prediction(labels, summarise(members, coarse, plan.labels, voxel_ml))
+    scores = summarise(members, coarse, plan.labels, voxel_ml)
+    scores["profile"] = profile(mean, coarse, image, plan)
+    return Prediction(labels, scores)
+
+
+def profile(mean: NDArray[np.float32], labels: NDArray[np.uint8], image: Volume, plan: Plan) -> dict[str, object]:
+    """Uncertainty per slice of the image's third axis, in the image's own voxel order.
+
+    Parameters
+    ----------
+    mean : shape (C, I, J, K), mean probabilities in plan spacing and RAS axes
+    labels : shape (I, J, K), predicted label values, on the same grid
+    image : the exam
+
+    Returns
+    -------
+    {"axis": 2, "exam": [0..1 per slice], "structures": {name: [0..1 per slice]}}, three digits: mean predictive entropy
+    over where something is drawn or possible, as a share of its maximum; see models.uncertainty.slice_profile.
+    """
+    target, sign = nib.io_orientation(image.affine)[2]
+    sums, areas = slice_profile(mean, labels, plan.labels, plan.spacing_mm, int(target))
+    count = image.shape[2]
+
+    def on_image(name: str) -> list[float]:
+        # Sums and areas apart: a slice beside the region must not be averaged with slices that have none.
+        values = _resampled(sums[name], count) / _resampled(areas[name], count)
+        values = values[::-1] if sign < 0 else values
+        return [round(float(value), 3) for value in np.clip(values, 0, 1)]
+
+    return {"axis": 2, "exam": on_image(""), "structures": {name: on_image(name) for name in plan.labels}}
+
+
+def _resampled(values: NDArray[np.floating], count: int) -> NDArray[np.floating]:
+    """A profile on another number of slices over the same extent; slice edges are aligned, as in `resample`."""
+    at = (np.arange(count) + 0.5) * len(values) / count - 0.5
+    return np.interp(at, np.arange(len(values)), values)
 
 
 def member_probabilities(

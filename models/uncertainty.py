@@ -12,6 +12,9 @@ from scipy import ndimage
 
 Array = NDArray[np.floating]
 _TINY = 1e-12
+# Of a structure's probability: from here on it may be there.
+POSSIBLE = 0.1
+LEAST_MM2 = 100.0
 
 
 def predictive_entropy(members: Array) -> Array:
@@ -89,6 +92,47 @@ def summarise(
         },
         "entropy_slices": [_short(value) for value in entropy.mean(axis=(0, 1), dtype=np.float64)],
     }
+
+
+def slice_profile(
+    mean: Array, labels: NDArray[np.uint8], structures: dict[str, int], voxel_mm: tuple[float, float, float], axis: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """How uncertain each slice along an axis is, as sums over a region and the region's area.
+
+    The region of a structure is where it was drawn and two voxels around, and wherever its probability reaches
+    `POSSIBLE`: a slice that was overlooked has no draft, and must stand out all the same. A mean over the whole slice
+    would rank slices by how much border they hold, not by how doubtful it is.
+
+    Parameters
+    ----------
+    mean : shape (C, I, J, K), probabilities averaged over members; channel n is background or the n-th by label value
+    labels : shape (I, J, K), predicted label values
+    voxel_mm : mm
+    axis : 0, 1 or 2
+
+    Returns
+    -------
+    Two dicts with the key `""` for the exam (all structures together) and a key per structure: sums of the predictive
+    entropy as a share of its maximum log C, and voxels, each of shape (slices,). The voxels are at least those of
+    `LEAST_MM2`, so that a single doubtful voxel does not outshine a doubtful border.
+    """
+    entropy = _entropy(mean) / np.log(len(mean))
+    across = tuple(n for n in range(3) if n != axis)
+    least = LEAST_MM2 / (voxel_mm[across[0]] * voxel_mm[across[1]])
+    sums, areas = {}, {}
+    everything = np.zeros(labels.shape, dtype=bool)
+    for index, (name, value) in enumerate(sorted(structures.items(), key=lambda item: item[1]), 1):
+        drawn = labels == value
+        region = (ndimage.binary_dilation(drawn, iterations=2) if drawn.any() else drawn) | (mean[index] >= POSSIBLE)
+        everything |= region
+        sums[name], areas[name] = _along(entropy, region, across, least)
+    sums[""], areas[""] = _along(entropy, everything, across, least)
+    return sums, areas
+
+
+def _along(entropy: Array, region: NDArray[np.bool_], across: tuple[int, ...], least: float) -> tuple[Array, Array]:
+    total = np.where(region, entropy, 0).sum(axis=across, dtype=np.float64)
+    return total, np.maximum(region.sum(axis=across), least)
 
 
 def _short(value: float) -> float:

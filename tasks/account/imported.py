@@ -142,7 +142,7 @@ def import_times(project: Project, content: bytes, *, now: datetime, actor: str)
                 "replaced": [row["time_entry_id"] for row in before],
             }
         )
-    changed = [change["annotation_id"] for change in changes]
+    changed = [name for name in sorted(groups) if name not in unchanged]
     if not changes:
         return Imported(import_id, [], unchanged, 0, 0, 0)
     old_cost = _expert_costs(project, changed)
