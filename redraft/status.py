@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from redraft.ledger import RoundState
 from redraft.project import Project
+from redraft.waiting import waiting_for
 from redraft.worktime.entries import counted
 
 
@@ -56,44 +56,5 @@ def project_status(project: Project) -> dict[str, Any]:
         "project": project.config.name,
         "exams": len(ledger.rows("exam")),
         "rounds": rounds,
-        "waiting_for": _waiting(rows, list(assignments.values()), ledger.rows("subject")),
+        "waiting_for": waiting_for(project, rows, list(assignments.values())),
     }
-
-
-def _waiting(
-    rounds: list[dict[str, Any]], assignments: list[dict[str, Any]], subjects: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    waiting: list[dict[str, Any]] = []
-    if any(row["split"] == "undrawn" for row in subjects):
-        what = "too few subjects for validation and test sets"
-        waiting.append({"who": "operator", "what": what, "do": "redraft ingest PATH"})
-    live = next((row for row in rounds if row["state"] not in ("PROMOTED", "HELD", "ABORTED")), None)
-    if live is None:
-        waiting.append({"who": "operator", "what": "no round is open", "do": "redraft round open"})
-        return waiting
-    number, state = live["number"], live["state"]
-    if state == RoundState.AWAITING_ANNOTATION:
-        out: dict[str, int] = {}
-        for row in assignments:
-            if row["state"] in ("DISPATCHED", "RETURNED_TO_READER"):
-                out[row["reader_id"]] = out.get(row["reader_id"], 0) + 1
-        for reader, count in sorted(out.items()):
-            waiting.append(
-                {
-                    "who": reader,
-                    "what": f"{count} exams to segment by {live['due_at'][:16].replace('T', ' ')} UTC",
-                    "do": "work packages",
-                }
-            )
-        waiting.append(
-            {"who": "operator", "what": f"round {number} awaits annotation", "do": f"redraft round close {number}"}
-        )
-    elif state == RoundState.AWAITING_APPROVAL:
-        do = f"redraft promote {number} --approve|--hold --by WHO --reason TEXT"
-        waiting.append({"who": "approver", "what": f"round {number} awaits a decision", "do": do})
-    else:
-        stage = live["failed_in"] or state
-        verb = "open" if stage == RoundState.OPENING else f"close {number}"
-        word = "failed" if state == RoundState.FAILED else "was interrupted or is running"
-        waiting.append({"who": "operator", "what": f"round {number} {word} in {stage}", "do": f"redraft round {verb}"})
-    return waiting
