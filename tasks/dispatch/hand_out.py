@@ -14,6 +14,7 @@ from redraft.segmentation.origin import Origin
 from redraft.signing import token
 from tasks.dispatch.contract import Task, TaskStructure
 from tasks.dispatch.packages import TASK, Tools, make_package
+from tasks.dispatch.seeded import notes
 
 Row = Mapping[str, Any]
 
@@ -74,7 +75,9 @@ class HandOut:
             exam = ExamGeometry.load(Path(self._project.image(row["exam_id"])).with_name("exam.json"))
             if draft is not None:
                 origin = self._origin(row, draft)
-        return Tools(structures=config.structures, exam=exam, dicom=dicom, origin=origin)
+        in_pacs = config.dispatch.backend == "dicomweb"
+        code = self._project.pseudonyms.work_code(row["assignment_id"]) if in_pacs else None
+        return Tools(config.structures, exam, dicom, origin, code, tuple(notes(config.dispatch)))
 
     def _origin(self, row: Row, draft: Row) -> Origin:
         """Where a draft came from. A known-wrong one says what those beside it say: nothing may tell it apart."""

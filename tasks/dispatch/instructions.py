@@ -31,7 +31,7 @@ def template(task: Task) -> str:
 
 def readme(
     task: Task, structures: Sequence[Structure], *, dicom: bool = False, no_dicom: str | None = None,
-    work_code: str | None = None,
+    work_code: str | None = None, notes: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The package in plain words.
 
@@ -43,9 +43,11 @@ def readme(
         Why it holds none although the project wants one.
     work_code : str, optional
         The code by which work in a PACS is told; see tasks.dispatch.dicomweb.
+    notes : sequence of str
+        Said of drafts, and so where there is one.
     """
     draft = task.mode == "assisted"
-    parts = [_head(task, structures), _start(draft, dicom, no_dicom), _tools(draft)]
+    parts = [_head(task, structures), _start(draft, dicom, no_dicom, notes), _tools(draft)]
     parts.append(_pacs(draft, work_code) if work_code else _finish(task))
     return "\n".join(parts)
 
@@ -57,10 +59,10 @@ def _head(task: Task, structures: Sequence[Structure]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _start(draft: bool, dicom: bool, no_dicom: str | None) -> str:
+def _start(draft: bool, dicom: bool, no_dicom: str | None, notes: Sequence[str]) -> str:
     lines = ["WHAT TO DO", ""]
     if draft:
-        lines += ["Look at the draft on the image and correct it. A draft may be wrong anywhere."]
+        lines += ["Look at the draft on the image and correct it. A draft may be wrong anywhere.", *notes]
     else:
         lines += [
             "Draw the structures from scratch. There is no draft in this package; please do not look for one",

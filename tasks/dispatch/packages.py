@@ -44,6 +44,8 @@ class Tools:
         Where the draft came from; needed with `dicom` and a draft.
     work_code : str, optional
         Of work that is done in a PACS.
+    notes : sequence of str
+        What readers are told of the project's drafts.
     """
 
     structures: Sequence[Structure] = ()
@@ -51,6 +53,7 @@ class Tools:
     dicom: bool = False
     origin: Origin | None = None
     work_code: str | None = None
+    notes: Sequence[str] = ()
 
 
 def make_package(work: Path, task: Task, image: Path, draft: Path | None, tools: Tools | None = None) -> str:
@@ -94,7 +97,8 @@ def make_package(work: Path, task: Task, image: Path, draft: Path | None, tools:
         shutil.copyfile(draft, partial / DRAFT)
     without_dicom = _for_tools(partial, task, structures, tools)
     has_dicom = tools.dicom and without_dicom is None
-    text = readme(task, structures, dicom=has_dicom, no_dicom=without_dicom, work_code=tools.work_code)
+    text = readme(task, structures, dicom=has_dicom, no_dicom=without_dicom, work_code=tools.work_code,
+                  notes=tools.notes)  # fmt: skip
     write_text(partial / README, text)
     write_text(partial / TEMPLATE, template(task))
     write_text(partial / TASK, _text(content))

@@ -206,7 +206,9 @@ def dispatch(project_dir: str, number: int, token: int) -> DispatchRef:
         )
         return Done(ref, record)
 
-    return run_step(ctx, "dispatch", inputs, DispatchRef, body)
+    out = run_step(ctx, "dispatch", inputs, DispatchRef, body)
+    _bring_out(project, number)
+    return out
 
 
 @task(name="keep_leases", cache_policy=NO_CACHE, persist_result=False)
@@ -247,6 +249,7 @@ def keep_leases(project_dir: str, number: int, token: int | None, clock: Callabl
         if row["state"] in OUT and packages.is_missing(row):
             packages.package(row)
             repaired.append(row["assignment_id"])
+    _bring_out(project, number)
     return KeptRef(
         expired=found.expire,
         left=found.leave,
@@ -256,6 +259,16 @@ def keep_leases(project_dir: str, number: int, token: int | None, clock: Callabl
         renewed=len(found.renew),
         repaired=tuple(name for name in repaired if name not in handed),
     )
+
+
+def _bring_out(project: Project, number: int) -> None:
+    """Bring packages to where readers work, where that is not the folder that they lie in.
+
+    What cannot be brought now (a PACS that is silent) is brought, or named, when work is collected.
+    """
+    if project.config.dispatch.backend == "dicomweb":
+        out = [row["assignment_id"] for row in project.ledger.rows("assignment", round=number) if row["state"] in OUT]
+        backend_for(project).hand_out(out, lambda assignment, error: None)
 
 
 def give(ctx: Context, exam_id: str, reader_id: str) -> str:
@@ -299,6 +312,7 @@ def give(ctx: Context, exam_id: str, reader_id: str) -> str:
     now, due = ctx.clock(), datetime.fromisoformat(get(project, number)["due_at"])
     (identity,) = _hand_over(ctx, [plan(items[0], reader_id, number)], now, due)
     HandOut(project).package(ledger.rows("assignment", assignment_id=identity)[0])
+    _bring_out(project, number)
     return identity
 
 
