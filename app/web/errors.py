@@ -52,7 +52,8 @@ def signed_out() -> WebError:
 _BY_CODE = {
     "work.no_draft": 404, "work.not_found": 404, "work.stale": 409, "work.tab": 409, "work.lease_expired": 410,
     "work.too_large": 413, "work.grid": 422, "work.values": 422, "work.not_gzip": 422, "sign_in.role": 403,
-    "work.slice": 404, "work.not_a_label": 422, "work.verdict": 422, "work.reason": 422, "work.remark": 422,
+    "review.role": 403, "review.own_work": 403, "usage.reason": 422, "usage.reading": 422, "work.slice": 404,
+    "work.not_a_label": 422, "work.verdict": 422, "work.reason": 422, "work.remark": 422,
     "work.nothing_drawn": 409, "work.busy": 503, "storage.full": 507,
 }  # fmt: skip
 _BY_CLASS: tuple[tuple[type[RedraftError], int], ...] = (

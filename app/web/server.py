@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app.web import auth, pages, people, work, worktime
+from app.web import auth, pages, people, reviews, work, worktime
 from app.web.deps import is_secure, session_cookie
 from app.web.errors import add_handlers
 from app.web.front import Front
@@ -23,7 +23,7 @@ from redraft.security.secrets import read_secret
 
 STATIC = Path(__file__).parent / "static"
 # One line per router; each room adds its own.
-ROUTERS = (auth.router, pages.router, people.router, worktime.router, work.router)
+ROUTERS = (auth.router, pages.router, people.router, worktime.router, work.router, reviews.router)
 
 
 def utc_now() -> datetime:

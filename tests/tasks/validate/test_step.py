@@ -33,6 +33,7 @@ def hand_in(project: Project, work: dict[str, Any], kind: str = "good", minutes:
     verdict = "correct" if (folder / "draft.nii.gz").exists() else "scratch"
     result = {
         "assignment_id": folder.name, "reader_id": work["reader_id"], "verdict": verdict, "origin": "typed",
+        "token": json.loads((folder / "task.json").read_text())["token"],
         "minutes": {"kidney": {"active": minutes}, "exam": {"active": 1.0, "away": 9.0}}, "remark": "Frau Mueller",
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
