@@ -267,6 +267,12 @@ class WorkTime(Section):
         15.0, 30.0, 60.0, 100.0, 180.0,
     )  # fmt: skip
 
+    @model_validator(mode="after")
+    def _heartbeats_come_in_time(self) -> WorkTime:
+        if self.away_after_seconds <= self.heartbeat_seconds:
+            raise ValueError("away_after_seconds must be longer than heartbeat_seconds, or nobody is ever there")
+        return self
+
 
 class TrustedProxy(Section):
     """A proxy that has authenticated the user (OIDC in front of redraft) and says so in a header."""

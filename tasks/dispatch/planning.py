@@ -13,6 +13,7 @@ from redraft.digest import sha256_bytes
 from redraft.project import Project
 from redraft.rounds import get
 from redraft.work_leases import OUT, Opening
+from redraft.worktime.entries import counted
 from tasks.dispatch.assign import Desk, Item, Mode, Purpose
 from tasks.dispatch.expected import Worked, expected_minutes
 
@@ -117,7 +118,7 @@ def _minutes(project: Project, cohort: Cohort) -> dict[str, float]:
     simulated = config.dispatch.backend == "simulated"
     annotations = {row["annotation_id"]: row for row in ledger.rows("annotation", state="valid")}
     history = []
-    for entry in ledger.rows("time_entry"):
+    for entry in counted(ledger):
         annotation = annotations.get(entry["annotation_id"])
         if annotation is None or entry["simulated"] != simulated:
             continue

@@ -14,6 +14,7 @@ from redraft.ledger import Tx
 from redraft.project import Project
 from redraft.rounds import get
 from redraft.steps import Context, Contract, Done, run_step
+from redraft.worktime.entries import counted
 
 
 class SelectInputs(Contract):
@@ -135,7 +136,7 @@ def expected_minutes(project: Project) -> float:
         for row in project.ledger.rows("annotation")
         if cohort.assignments[row["assignment_id"]]["purpose"] == "training" and row["state"] != "rejected"
     }
-    for row in project.ledger.rows("time_entry"):
+    for row in counted(project.ledger):
         if row["annotation_id"] in training:
             per[row["annotation_id"]] = per.get(row["annotation_id"], 0.0) + row["active_minutes"]
     return float(np.mean(sorted(per.values()))) if per else project.config.select.prior_minutes
