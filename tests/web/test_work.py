@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from redraft.project import Project
 from redraft.signing import token, verify_result
 from redraft.volumes import read_volume
 from tasks.dispatch.open_backend import backend_for
+from tests.bombs import gzip_bomb
 from tests.servers.web import WebServer, running_web
 from tests.web.made import SHAPE, affine_of, exam_name
 
@@ -358,7 +358,6 @@ def test_time_that_ran_out_while_drawing(server: WebServer, clock: Clock) -> Non
     """The drawing is kept as an offer; extended, the reader takes it up again; handing in waits for that."""
     client, url, _ = work_on(server, "axial")
     put(client, url, packed(drawing(1)), 0)
-    lease = server.project.ledger.rows("work_lease")[0]
     with server.project.ledger.tx("test") as tx:
         expired = datetime.now(UTC) - timedelta(minutes=1)
         for lease in server.project.ledger.rows("work_lease"):
@@ -402,16 +401,6 @@ def test_work_given_to_another_is_offered_to_them(server: WebServer) -> None:
     assert theirs.get(f"/api/work/{name}").json()["offers"] == facts["offers"]
 
 
-def bomb(size: int) -> bytes:
-    """A gzip stream that unpacks to `size` zero bytes."""
-    out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9) as stream:
-        block = bytes(1 << 24)
-        for _ in range(size >> 24):
-            stream.write(block)
-    return out.getvalue()
-
-
 GOOD = packed(drawing())
 BROKEN = {
     "cut short": (GOOD[:-9], "work.not_gzip"),
@@ -432,7 +421,7 @@ def test_broken_masks_are_refused_and_change_nothing(server: WebServer) -> None:
     put(client, url, packed(drawing(1)), 0)
     for body, code in BROKEN.values():
         error(put(client, url, body, 1), 422, code)
-    error(put(client, url, bomb(1 << 30), 1), 422, "work.grid")
+    error(put(client, url, gzip_bomb(10 << 30), 1), 422, "work.grid")
     assert put(client, url, bytes(65 << 20), 1).status_code == 413
     assert client.get(url).json()["autosave"]["number"] == 1 and client.get(url).json()["offers"] == []
     assert len(list((server.project.state / "desk" / row["assignment_id"]).glob("*.gz"))) == 1
@@ -474,7 +463,7 @@ def test_labels_made_elsewhere(server: WebServer) -> None:
     error(send(nifti(drawing(3) + 5, affine)), 422, "label.unknown_values")
     error(send(b"no label at all" * 99), 422, "work.not_a_label")
     error(send(nifti(drawing(3), affine)[:-20]), 422, "work.not_a_label")
-    error(send(bomb(1 << 28)), 413, "work.too_large")
+    error(send(gzip_bomb(10 << 30)), 413, "work.too_large")
     assert client.get(url).json()["autosave"]["number"] == 2
     assert not list((server.project.state / "desk" / row["assignment_id"]).glob(".upload-*"))
 

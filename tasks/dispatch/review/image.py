@@ -74,7 +74,8 @@ class Prepared:
             raise UsageError("There is no such slice.", "Reload the page.", code="work.slice")
         kind = np.dtype(self.dtype).newbyteorder("<")
         voxels: NDArray[Any] = np.memmap(self.path, kind, mode="r", offset=OFFSET, shape=self.shape, order="F")
-        return voxels.take(index, axis=axis).tobytes(order="F")
+        # Not by `take`, which would copy the whole volume first.
+        return voxels[(slice(None),) * axis + (index,)].tobytes(order="F")
 
 
 def prepare(image: Path, image_sha256: str, cache: Path) -> Prepared:
