@@ -58,8 +58,10 @@ class Front:
             return
         limit = self.max_upload if scope["path"].rstrip("/").rpartition("/")[2] in _LARGE else SMALL
         declared = headers.get("content-length", "0")
-        if not declared.isdigit() or int(declared) > limit:
-            await _drain(receive, limit)
+        length = int(declared) if declared.isascii() and declared.isdigit() else None
+        if length is None or length > limit:
+            if length is not None and length <= 2 * limit:
+                await _drain(receive)
             size = f"{limit >> 20} MiB"
             await _refuse(
                 out,
@@ -118,12 +120,10 @@ def _counted(receive: Receive, limit: int) -> Receive:
     return counted
 
 
-async def _drain(receive: Receive, limit: int) -> None:
-    """Read on for a while: a sender that is cut off while it sends never sees the answer."""
-    count = 0
-    while count <= 2 * limit:
+async def _drain(receive: Receive) -> None:
+    """Read on to the end: a sender that is cut off while it sends never sees the answer."""
+    while True:
         message = await receive()
-        count += len(message.get("body", b""))
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             return
 

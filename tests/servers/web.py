@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import socket
 import threading
@@ -57,7 +58,8 @@ class WebServer:
 def post_sign_in(client: httpx.Client, login: str, password: str, next: str = "/") -> httpx.Response:
     """Fill in the form as a browser does."""
     page = client.get("/sign-in", params={"next": next})
-    fields = dict(re.findall(r'<input type="hidden" name="(csrf|next)" value="([^"]*)"', page.text))
+    found = re.findall(r'<input type="hidden" name="(csrf|next)" value="([^"]*)"', page.text)
+    fields = {name: html.unescape(value) for name, value in found}
     return client.post("/sign-in", data={"login": login, "password": password, **fields})
 
 
