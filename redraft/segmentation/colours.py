@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 
 Rgb = tuple[int, int, int]
 
-# In an order in which neighbours differ most: few projects have more than three structures.
+# In the order in which the first three, four, … differ most for every reader (CIEDE2000, all sights).
 PALETTE: tuple[Rgb, ...] = (
     (86, 180, 233),  # sky blue
-    (230, 159, 0),  # orange
-    (204, 121, 167),  # reddish purple
     (240, 228, 66),  # yellow
-    (0, 158, 115),  # bluish green
     (213, 94, 0),  # vermilion
     (0, 114, 178),  # blue
+    (204, 121, 167),  # reddish purple
+    (0, 158, 115),  # bluish green
+    (230, 159, 0),  # orange
 )
 # What later turns of the palette are mixed with, and how much of it.
 _TURNS = ((255, 0.55), (0, 0.45), (255, 0.75), (0, 0.65))

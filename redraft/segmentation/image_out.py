@@ -27,7 +27,7 @@ _SHOWN = ("WindowCenter", "WindowWidth", "RescaleType")
 # Type 2 of the image modules (PS3.3 C.7.3.1, C.7.5.1, C.7.6.1, C.8.2.1, C.8.3.1, C.8.9.1): there, if only empty.
 _EMPTY = {
     "CT": ("KVP", "AcquisitionNumber"),
-    "MR": ("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength"),
+    "MR": ("ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"),
     "PT": ("CollimatorType", "RadiopharmaceuticalInformationSequence"),
 }
 _ALL = ("SeriesNumber", "Manufacturer", "PositionReferenceIndicator", "PatientPosition")
@@ -107,6 +107,8 @@ def _common(exam: ExamGeometry, study: str, series: str, sop_class: str) -> Data
         for name, value in _MR.items():
             if not common.get(name):
                 setattr(common, name, value)
+    if "BodyPartExamined" not in common and "Laterality" not in common:
+        common.Laterality = None  # type 2C: of which side a paired part is, where nobody says which part it is
     if not common.get("ImageType"):
         common.ImageType = ["DERIVED", "SECONDARY", *(["AXIAL"] if exam.modality == "CT" else ["OTHER"])]
     common.StudyInstanceUID, common.SeriesInstanceUID, common.SOPClassUID = study, series, sop_class
@@ -140,24 +142,39 @@ def _scaled(values: NDArray, exam: ExamGeometry) -> tuple[NDArray, DS]:
     Values that were rescaled once are multiples of their slope; the smallest step between two of them is a small
     multiple of it. A guess is taken only when it gives every value back.
     """
-    found = np.unique(values.astype(np.float64))
-    largest = float(np.abs(found).max()) if np.isfinite(found).all() else 0.0
-    if largest and len(found) > 1:
-        step = float(np.diff(found).min())
-        for parts in range(1, 17):
-            count = round(largest * parts / step)
-            if not 0 < count <= 65_535:
-                break
-            slope = DS(largest / count, auto_format=True)
-            stored = np.rint(values.astype(np.float64) / float(slope))
-            back = (stored * float(slope)).astype(np.float32)
-            as_integers = _integers(stored)
-            if as_integers is not None and np.array_equal(back, values.astype(np.float32)):
-                return as_integers, slope
-    elif not largest and np.isfinite(found).all():
+    exact = values.astype(np.float32)
+    found = np.unique(exact[exact != 0]).astype(np.float64) if np.isfinite(exact).all() else np.empty(0)
+    if not len(found) and np.isfinite(exact).all():
         return np.zeros(values.shape, np.int16), DS("1")
+    steps = np.diff(np.unique(np.append(np.abs(found), 0.0)))
+    for parts in range(1, 17) if len(found) else ():
+        counts = np.rint(found / (float(steps.min()) / parts))
+        if np.abs(counts).max() > 65_535:
+            break
+        slope = _slope(found, counts)
+        if slope is None:
+            continue
+        stored = np.rint(exact.astype(np.float64) / float(slope))
+        integers = _integers(stored)
+        if integers is not None and np.array_equal((stored * float(slope)).astype(np.float32), exact):
+            return integers, slope
     what = f"The values of exam {exam.exam_id} do not fit 16-bit pixels without loss."
     raise ReadError(what, _DO, rule="not_exact")
+
+
+def _slope(values: NDArray[np.float64], counts: NDArray[np.float64]) -> DS | None:
+    """The shortest decimal that, times each count, rounds to each float32 value; None where there is none."""
+    single = values.astype(np.float32)
+    edges = [(values + np.nextafter(single, np.float32(way)).astype(np.float64)) / 2 for way in (-np.inf, np.inf)]
+    bounds = np.sort(np.stack(edges) / counts, axis=0)
+    low, high = float(bounds[0].max()), float(bounds[1].min())
+    if not 0 < low <= high:
+        return None
+    for digits in range(1, 16):
+        text = f"{(low + high) / 2:.{digits}g}"
+        if low < float(text) < high and len(text) <= 16:  # PS3.5 6.2
+            return DS(text)
+    return None
 
 
 def _decimal(value: float) -> DS:
