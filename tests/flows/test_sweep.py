@@ -1,4 +1,4 @@
-"""A sweep does what has to be done, once, whenever it comes: with simulated readers, files and clock of its own."""
+"""A sweep does what has to be done, once, whenever it comes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from typer.testing import CliRunner
 
 from redraft import rounds
 from redraft.project import Project
-from redraft.work_leases import replacement_id
 
 RUNNER = CliRunner()
-TWO = "    - {id: reader-1, role: radiologist}\n    - {id: reader-2, role: radiologist, sloppiness_mm: 0.5}"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def plain() -> None:
 def opened(tmp_path: Path, phantom: Path, plain: None) -> Callable[..., Project]:
     """Makes a phantom project and opens its first round; text pairs replace what its project.yaml says."""
     sys.path.insert(0, str(Path(__file__).parent))
-    from conftest import SETTINGS, make_project
+    from conftest import make_project
 
     def make(**changes: str) -> Project:
         import flows.open_round as opening
@@ -46,7 +44,6 @@ def opened(tmp_path: Path, phantom: Path, plain: None) -> Callable[..., Project]
         opening.open_round(str(project.root))
         return Project.open(project.root)
 
-    assert SETTINGS
     return make
 
 
@@ -58,7 +55,7 @@ def sweep(project: Project, after: timedelta = timedelta(0)) -> Any:
 
 
 def chain(project: Project) -> int:
-    """How long the audit chain is: whatever is written makes it longer. Leases of the writer aside."""
+    """How long the audit chain is: whatever is written makes it longer. The writer's own lease aside."""
     return len([row for row in project.ledger.rows("audit_event") if not row["kind"].startswith("lease.")])
 
 
@@ -73,29 +70,23 @@ def test_a_sweep_takes_in_and_closes_a_complete_round(opened: Callable[..., Proj
     assert (again.did, again.closed, chain(project)) == ((), None, before)
 
 
-def test_a_lease_that_runs_out_goes_to_the_other_reader_once(opened: Callable[..., Project]) -> None:
-    """Nobody works: after three days each exam is with the other reader, then it waits for a person."""
+def test_a_sweep_before_anything_came_back(opened: Callable[..., Project]) -> None:
+    """Nothing to do, however often: nothing is written, exit code 0, in words and as JSON; past the deadline with
+    nothing to train on it says so and closes nothing."""
+    from app.cli.main import app
+
     project = opened(**{"backend: folder": "backend: review"})
-    first = project.ledger.rows("assignment")
-    assert first and {row["state"] for row in project.ledger.rows("work_lease")} == {"held"}
     before = chain(project)
-    assert sweep(project, timedelta(hours=71)).did == () and chain(project) == before
-    out = sweep(project, timedelta(hours=73))
-    assert sorted(out.leases.expired) == sorted(row["assignment_id"] for row in first)
-    rows = {row["assignment_id"]: row for row in project.ledger.rows("assignment")}
-    for row in first:
-        other = "reader-2" if row["reader_id"] == "reader-1" else "reader-1"
-        new = rows[replacement_id(row["assignment_id"], other)]
-        assert rows[row["assignment_id"]]["state"] == "WITHDRAWN" and new["state"] == "DISPATCHED"
-        same = ("exam_id", "purpose", "mode", "mode_probability", "draft_id", "round", "due_at")
-        assert [new[key] for key in same] == [row[key] for key in same]
-        task = json.loads((project.work / new["assignment_id"] / "task.json").read_text())
-        assert task["reader_id"] == other and task["token"]
-        assert task["token"] != json.loads((project.work / row["assignment_id"] / "task.json").read_text())["token"]
-    before = chain(project)
-    assert sweep(project, timedelta(hours=74)).did == () and chain(project) == before
-    last = sweep(project, timedelta(hours=146))
-    assert set(last.leases.escalated) == {row["exam_id"] for row in first} and last.leases.handed == {}
-    assert len(project.ledger.rows("assignment")) == 2 * len(first)
-    before = chain(project)
-    assert sweep(project, timedelta(hours=147)).leases.escalated == last.leases.escalated and chain(project) == before
+    result = RUNNER.invoke(app, ["sweep", "--project", str(project.root), "--json"])
+    content = json.loads(result.output)
+    assert result.exit_code == 0 and (content["did"], content["closed"], content["busy"]) == ([], None, False)
+    result = RUNNER.invoke(app, ["sweep", "--project", str(project.root)])
+    assert result.exit_code == 0 and "nothing to do" in result.output
+    assert chain(project) == before
+    much_later = timedelta(hours=80)
+    with rounds.writer(project, lambda: datetime.now(UTC) + much_later):  # another process works on the project
+        busy = sweep(project, much_later)
+    assert busy.busy and not busy.did and not project.ledger.rows("assignment", state="WITHDRAWN")
+    late = sweep(project, timedelta(days=15))
+    assert late.closed is None and any("deadline" in line for line in late.waits)
+    assert late.leases.expired and rounds.get(project, 1)["state"] == "AWAITING_ANNOTATION"
