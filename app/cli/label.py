@@ -10,6 +10,7 @@ import typer
 
 from app.cli.common import JsonOption, ProjectOption, open_project, print_json
 from app.cli.identity import PasswordFileOption, prove
+from app.cli.label_words import why
 
 if TYPE_CHECKING:
     from redraft.project import Project
@@ -39,10 +40,26 @@ def import_(project_dir: ProjectOption = Path("."), as_json: JsonOption = False)
         print_json(out.model_dump(mode="json"))
         return
     print(f"{out.valid} annotations taken in, {len(out.refused)} sent back.")
+    for count, words in ((out.in_review, "wait for a reviewer"), (out.rejected, "came back without a segmentation")):
+        if count:
+            print(f"  {count} {words}")
+    if timeless := _without_times(project, number):
+        print(f"  {timeless} of this round came without minutes; `redraft time import` adds them")
     for assignment, rules in sorted(out.refused.items()):
         print(f"  {assignment}: {', '.join(rules)} (see RETURNED.txt in its package)")
     for name, rule in sorted(out.unreadable.items()):
-        print(f"  {name}: {rule}; left where it is")
+        print(f"  {name}: {why(rule)}; left where it is")
+
+
+def _without_times(project: Project, number: int) -> int:
+    """Valid annotations of a round that hold no minutes: from tools that take none (a PACS)."""
+    ledger = project.ledger
+    own = {row["assignment_id"] for row in ledger.rows("assignment", round=number)}
+    found = ledger.rows("annotation", origin="imported", state="valid")
+    return sum(
+        row["assignment_id"] in own and not ledger.rows("time_entry", annotation_id=row["annotation_id"])
+        for row in found
+    )
 
 
 class _Format(StrEnum):

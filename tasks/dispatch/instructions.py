@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from redraft.config.schema import Structure
+from redraft.reasons import reasons_for
 from tasks.dispatch.colour_tables import ITK_SNAP, MITK_DRAFT, MITK_PRESET, SLICER
 from tasks.dispatch.contract import Task
 from tasks.dispatch.seg_package import DRAFT_SEG, SERIES
@@ -113,9 +114,14 @@ def _finish(task: Task) -> str:
         "  minutes      of work per structure, `exam` for what belongs to no single one; delete the lines of those\n"
         "               that you did not time\n"
         "  origin       typed (by hand), or imported (by a tool that timed it)\n"
-        "  no_label     true, with a reason_code, when the exam cannot be segmented at all; then no label is needed\n"
+        "  no_label     true, with verdict reject and one of these as reason_code, when the exam cannot be segmented;\n"
+        f"               then put no label here: {_reasons(task)}\n"
         "  remark       anything else; please no names\n"
     )
+
+
+def _reasons(task: Task) -> str:
+    return ", ".join(item.code for item in reasons_for(task.mode) if item.no_label)
 
 
 def _pacs(draft: bool, work_code: str) -> str:
