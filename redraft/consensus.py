@@ -7,7 +7,9 @@ result for any order of the readings.
   structure is background (of two readers, what both drew).
 - STAPLE: per structure, on the box around everything that any reading gives this structure, widened by two voxels (the
   estimate depends on how much background it sees; the box makes it independent of the field of view). A voxel gets the
-  structure with the highest probability that is at least 1/2, of equal ones the smallest value, else background.
+  structure with the highest probability that is at least 1/2, of equal ones the smallest value, else background. What
+  all readings agree on stays as it is: readers who contradict one another can make the estimate call their errors
+  right, and with it mark voxels that nobody drew.
   With two readers STAPLE cannot know who is right where they differ; that is what adjudication is for.
 
 Source of STAPLE: Warfield, Zou, Wells, IEEE Trans Med Imaging 23 (2004) 903; SimpleITK's implementation.
@@ -79,7 +81,10 @@ def staple(readings: Sequence[Labels], values: Iterable[int]) -> Labels:
         if box is None:
             continue
         box = grow(box, (MARGIN,) * 3, result.shape)
-        probability = staple_probability([mask[box] for mask in masks])
+        inside = [mask[box] for mask in masks]
+        probability = staple_probability(inside)
+        probability[~np.logical_or.reduce(inside)] = 0.0
+        probability[np.logical_and.reduce(inside)] = 1.0
         wins = (probability >= 0.5) & (probability > highest[box])
         result[box][wins] = value
         highest[box][wins] = probability[wins]

@@ -87,7 +87,7 @@ def _take_in(ctx: Context, cohort: Cohort, items: list[dict[str, Any]]) -> Arriv
     rows, verdicts = _judged(ctx, cohort, labels)
     path, digest = _keep(project, number, "arrival", verdicts[1])
     notes = {item["assignment_id"]: [] for item in items}  # type: dict[str, list[dict[str, Any]]]
-    reviews = {row["annotation_id"]: row["state"] for row in project.ledger.rows("review")}
+    returned = {row["annotation_id"] for row in project.ledger.rows("review", state="returned")}
     for row in project.ledger.rows("annotation"):
         if row["assignment_id"] in notes:
             notes[row["assignment_id"]].append(row)
@@ -101,7 +101,7 @@ def _take_in(ctx: Context, cohort: Cohort, items: list[dict[str, Any]]) -> Arriv
             image = project.root / cohort.exams[work["exam_id"]]["image_path"]
             facts = _facts(work, item["result"], revision)
             file, sha256 = store(project.root, work["exam_id"], identity, project.root / item["label"], image, facts)
-        reworked = any(reviews.get(row["annotation_id"]) == "returned" for row in notes[item["assignment_id"]])
+        reworked = any(row["annotation_id"] in returned for row in notes[item["assignment_id"]])
         plans.append((item, work, verdict, identity, revision, file, sha256, reworked))
     seeded = _seeded(project, cohort, [(p[0], p[1], p[2]) for p in plans])
     ctx.check_lease()
