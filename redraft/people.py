@@ -15,6 +15,11 @@ FAIR = {
     "very_fast": "Finished very quickly. This may be right for an easy exam; reviewers look at such work twice.",
     "fast_accept": "The draft was accepted within seconds and unchanged. It may have been right; it is easy to trust "
     "a draft too much, so reviewers look at such work twice.",
+    "accept_streak": "You accept drafts as they are more often than others do. They may be good ones; now and "
+    "then, look as if there were none.",
+    "unchanged_correction": "It was handed in as a correction and equals the draft. Perhaps a change was not saved.",
+    "mostly_redrawn": "So much was changed that rejecting the draft would say it better.",
+    "structure_removed": "A structure of the draft is gone altogether. That may be right.",
     "components": "A structure has more separate pieces than expected. Stray voxels are the usual reason.",
     "volume": "A structure's volume lies outside of what is usual.",
 }

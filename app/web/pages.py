@@ -18,6 +18,7 @@ from redraft.operations import live_round, operations
 from redraft.people import reader_page
 from redraft.project import Project
 from redraft.queues import adjudication_queue, review_queue
+from tasks.dispatch.packages import RESULT
 
 router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
 NOTICES = {
@@ -48,8 +49,13 @@ def _work_list(request: Request, who: Viewer, notice: Mapping[str, str] | None) 
     project, reader = project_of(request), str(who.reader_id)
     now = request.app.state.clock()
     live = live_round(project.ledger)
-    waiting = waiting_work(project, desk_of(request), reader, minutes_so_far(project), now)
-    done = finished_work(project.ledger, reader, live["number"]) if live else []
+    open_work = waiting_work(project, desk_of(request), reader, minutes_so_far(project), now)
+    # Handed in, and not taken in yet: it lies finished in its package, and the ledger does not know.
+    handed_in = [item for item in open_work if (project.work / item["assignment_id"] / RESULT).exists()]
+    waiting = [item for item in open_work if item not in handed_in]
+    taken_in = finished_work(project.ledger, reader, live["number"]) if live else []
+    on_its_way = {"state": "RETURNED", "verdict": None, "received_at": None}
+    done = [{**item, **on_its_way} for item in handed_in] + taken_in
     for item in waiting:
         item["title"], item["means"] = work_title(item), work_means(item)
         item["late"] = datetime.fromisoformat(item["due_at"]) < now

@@ -39,9 +39,13 @@ WHY = {"soft": "flagged", "sample": "drawn by chance", "reopened": "opened again
 RULES = {
     "very_fast": "finished very quickly",
     "fast_accept": "accepted within seconds",
+    "unchanged_correction": "a correction that changed nothing",
+    "accept_streak": "accepted far more often than others do",
+    "mostly_redrawn": "mostly redrawn",
+    "structure_removed": "a structure removed",
     "components": "more pieces than expected",
     "volume": "unusual volume",
-    "seeded_missed": "an error was missed",
+    "no_times": "came without minutes",
 }
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 

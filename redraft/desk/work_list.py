@@ -19,7 +19,8 @@ from redraft.project import Project
 from redraft.reviews import RETURN_REASONS
 from redraft.work_leases import view
 
-WAITING = ("DISPATCHED", "RETURNED_TO_READER")
+# What was left over when a round closed can be finished before the next one hands it out again.
+WAITING = ("DISPATCHED", "RETURNED_TO_READER", "CARRIED_OVER")
 DONE = ("RETURNED", "IN_REVIEW", "ACCEPTED", "REJECTED")
 
 Minutes = Callable[[Sequence[str]], Mapping[str, float]]

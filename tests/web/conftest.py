@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,6 +115,14 @@ def sign_in(page: Any, login: str, next: str = "/") -> None:
     page.wait_for_url(lambda url: "/sign-in" not in url)
 
 
+def wait_until(page: Any, expression: str, seconds: float = 20) -> None:
+    """Wait until an expression holds in the page. Playwright's own waiting evaluates text, which the policy refuses."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"this did not come true: {expression}"
+        page.wait_for_timeout(50)
+
+
 def picture(page: Any, name: str, **settings: Any) -> None:
     """A screenshot for people to look at, in artefacts/screenshots/."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -126,12 +134,3 @@ def with_ui() -> None:
     """Skips where the workstation was not built."""
     if not UI.exists():
         pytest.skip("the workstation is not built: `make ui` (needs Node.js)")
-
-
-@contextmanager
-def frozen(project: Project) -> Iterator[None]:
-    """Close the project's databases afterwards, so that another process finds them whole."""
-    try:
-        yield
-    finally:
-        project.ledger.engine.dispose()

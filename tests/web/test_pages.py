@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.servers.web import WebServer
-from tests.web.conftest import AXE, picture, sign_in
+from tests.web.conftest import AXE, picture, sign_in, wait_until
 
 OPEN = Callable[..., Any]
 # Pages that need no viewer: whose, path, name of the picture.
@@ -79,7 +79,7 @@ def test_signing_in_and_out_by_keyboard(site: WebServer, open_page: OPEN) -> Non
     page = open_page(site)
     page.goto("/")
     assert page.url.endswith("/sign-in")
-    page.wait_for_function("document.activeElement.id === 'login'")
+    wait_until(page, "document.activeElement.id === 'login'")
     page.keyboard.type("anna")
     page.keyboard.press("Tab")
     page.keyboard.type("a long enough sentence")
