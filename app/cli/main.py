@@ -15,6 +15,7 @@ from app.cli import (
     key,
     label,
     model,
+    quality,
     receive,
     rounds,
     serve,
@@ -60,6 +61,7 @@ intake.register(app)
 receive.register(app)
 campaign.register(app)
 app.add_typer(cost.app, name="cost")
+app.add_typer(quality.app, name="quality")
 app.add_typer(worktime.app, name="time")
 app.add_typer(audit.app, name="audit")
 app.add_typer(key.app, name="key")
