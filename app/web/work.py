@@ -99,6 +99,7 @@ def open_exam(work: Opened, sitting: Sitting | None = None) -> dict[str, Any]:
     return {
         **facts(work.task, project.config, image, exam["modality"], profile=profile),
         "round": row["round"],
+        "token": work.token,
         "state": work.state,
         "due_at": row["due_at"],
         "autosave": None if saved is None else {"number": saved.number, "at": saved.at, "verdict": saved.verdict},

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from redraft.desk.mask import pack
-from redraft.digest import sha256_file
-from redraft.errors import IntegrityError, UsageError
+from redraft.errors import UsageError
 from redraft.files import write_bytes
-from redraft.volumes import read_volume
 from tasks.dispatch.contract import Task
 from tasks.dispatch.packages import DRAFT
+from tasks.dispatch.review.files import read_known
 
 
 def draft_mask(package: Path, task: Task, cache: Path) -> Path:
@@ -30,11 +29,6 @@ def draft_mask(package: Path, task: Task, cache: Path) -> Path:
     target = cache / f"{task.draft_sha256}.mask.gz"
     if target.is_file():
         return target
-    draft = package / DRAFT
-    if not draft.is_file() or sha256_file(draft) != task.draft_sha256:
-        raise IntegrityError(
-            "The draft of this work package is missing or not the one that was handed out.",
-            "Tell who runs redraft: `redraft audit verify` names it.",
-        )
-    write_bytes(target, pack(read_volume(draft).array.astype(np.uint8)).packed, mode=0o600)
+    labels = read_known(package / DRAFT, task.draft_sha256, "draft").array
+    write_bytes(target, pack(labels.astype(np.uint8)).packed, mode=0o600)
     return target

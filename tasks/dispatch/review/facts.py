@@ -11,11 +11,8 @@ from redraft.segmentation.colours import colours, web
 from tasks.dispatch.contract import Task
 from tasks.dispatch.review.image import Prepared
 from tasks.dispatch.review.windows import windows
+from tasks.dispatch.seeded import notes
 
-SEEDED = (
-    "A small planned share of the drafts in this project is wrong on purpose, to learn how often readers notice. "
-    "What is drawn on those exams never trains a model."
-)
 FROM_SCRATCH = "This exam is drawn from scratch: no draft is shown, and none is sent to this page."
 
 
@@ -32,9 +29,7 @@ def facts(
     """
     assisted = task.mode == "assisted"
     wanted = [structure for structure in config.structures if structure.name in {s.name for s in task.structures}]
-    notes = [] if assisted else [FROM_SCRATCH]
-    if assisted and config.dispatch.seeded_errors.share > 0:
-        notes.append(SEEDED)
+    told = notes(config.dispatch) if assisted else [FROM_SCRATCH]
     return {
         "assignment_id": task.assignment_id,
         "exam_id": task.exam_id,
@@ -60,8 +55,7 @@ def facts(
             "heartbeat_seconds": config.time.heartbeat_seconds,
             "idle_after_seconds": config.time.idle_after_seconds,
         },
-        "token": task.token,
-        "notes": notes,
+        "notes": told,
     }
 
 

@@ -18,10 +18,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from redraft.digest import sha256_file
-from redraft.errors import IntegrityError, UsageError
+from redraft.errors import UsageError
 from redraft.files import atomic_path, write_text
-from redraft.volumes import read_volume
+from redraft.volumes import Volume
+from tasks.dispatch.review.files import read_known
 
 OFFSET = 352  # of the voxels, in bytes: NIfTI-1 header and four empty bytes for extensions
 CACHE_BYTES = 32 << 30
@@ -85,8 +85,8 @@ def prepare(image: Path, image_sha256: str, cache: Path) -> Prepared:
     ------
     IntegrityError
         The package's image is not the one that was handed out.
-    ReadError, StorageError
-        It cannot be read, or there is no room for the copy.
+    StorageError
+        There is no room for the copy.
     """
     target = cache / f"{image_sha256}.nii"
     with _locks.setdefault(image_sha256, threading.Lock()):
@@ -94,34 +94,26 @@ def prepare(image: Path, image_sha256: str, cache: Path) -> Prepared:
         if known is not None:
             return known
         with _at_once:
-            if not image.is_file() or sha256_file(image) != image_sha256:
-                raise IntegrityError(
-                    "The image of this work package is missing or not the one that was handed out.",
-                    "Tell who runs redraft: `redraft audit verify` names it.",
-                )
-            made = _make(image, target)
+            made = _make(read_known(image, image_sha256, "image"), target)
             _make_room(cache, target)
             return made
 
 
 def exact_type(array: NDArray[Any]) -> str:
     """The smallest type that holds every value exactly: an integer type where all are whole numbers."""
-    if array.dtype.kind == "f":
-        whole = bool(np.isfinite(array).all()) and bool((array == np.rint(array)).all())
-        if not whole:
-            return (
-                "float32" if array.dtype.itemsize <= 4 or bool((array.astype(np.float32) == array).all()) else "float64"
-            )
-    low, high = (array.min(), array.max()) if array.size else (0, 0)
-    for name in _TYPES:
-        limits = np.iinfo(name)
-        if limits.min <= low and high <= limits.max:
-            return name
-    return "float64"
+    whole = array.dtype.kind in "iu" or (bool(np.isfinite(array).all()) and bool((array == np.rint(array)).all()))
+    if whole:
+        low, high = array.min(), array.max()
+        for name in _TYPES:
+            limits = np.iinfo(name)
+            if limits.min <= low and high <= limits.max:
+                return name
+    with np.errstate(over="ignore"):
+        single = array.dtype == np.float32 or bool((array.astype(np.float32) == array).all())
+    return "float32" if single else "float64"
 
 
-def _make(image: Path, target: Path) -> Prepared:
-    volume = read_volume(image)
+def _make(volume: Volume, target: Path) -> Prepared:
     array = volume.array
     kind = exact_type(array)
     header = nib.Nifti1Header(endianness="<")

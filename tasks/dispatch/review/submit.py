@@ -25,6 +25,7 @@ from redraft.signing import same_token, sign_result, token, verify_result
 from redraft.volumes import Volume, read_volume, write_volume
 from tasks.dispatch.contract import Minutes, Result, Task
 from tasks.dispatch.packages import DRAFT, IMAGE, LABEL, RESULT
+from tasks.dispatch.review.files import read_known
 
 Verdict = Literal["accept", "correct", "reject", "scratch"]
 MAX_REMARK = 4000
@@ -59,9 +60,13 @@ def hand_in(
         `work.verdict`, `work.reason`, `work.remark`, `work.nothing_drawn`: what was said does not fit.
     ConflictError
         `work.submitted`: it was handed in before, with something else.
+    IntegrityError
+        The package's draft or image is not what was handed out.
     """
     check_words(task, said)
-    draft = read_volume(package / DRAFT).array.astype(np.uint8) if task.mode == "assisted" else None
+    draft = None
+    if task.mode == "assisted":
+        draft = read_known(package / DRAFT, task.draft_sha256 or "", "draft").array.astype(np.uint8)
     if said.no_label:
         labels = None
     elif labels is None:
