@@ -106,8 +106,8 @@ class OriginSavings(Part):
 class SensitivityRow(Part):
     """Measured times taken again from the raw events with another threshold of idleness; whole exams.
 
-    `active_minutes` are of all measured work, `saving_minutes` compares the arms as the report does. `used` marks the
-    threshold that the recorded minutes were taken with.
+    `active_minutes` are of all measured work, `saving_minutes` compares the arms as the report does. `used` marks
+    a threshold that recorded minutes were taken with.
     """
 
     idle_after_seconds: float

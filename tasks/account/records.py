@@ -76,19 +76,18 @@ def reports(project: Project, number: int | None = None) -> tuple[CostReport, ..
 
 
 def alternatives(project: Project, rows: Sequence[TimeRow]) -> Alternatives | None:
-    """Minutes of the measured annotations among `rows` with each of the project's thresholds; None without any."""
+    """Minutes of the measured annotations among `rows` with other thresholds of idleness; None where there are none."""
     wanted = {row.annotation_id for row in rows if row.origin == "measured"}
     if not wanted:
         return None
-    settings = project.config.time
-    seconds = sorted({*settings.sensitivity_seconds, settings.idle_after_seconds})
+    records = {name: record for name, record in measured(project.ledger).items() if name in wanted}
+    recorded = frozenset(record.idle_after_seconds for record in records.values())
+    seconds = sorted({*project.config.time.sensitivity_seconds, *recorded})
     found: dict[float, dict[str, dict[str | None, float]]] = {value: {} for value in seconds}
-    for annotation, record in measured(project.ledger).items():
-        if annotation not in wanted:
-            continue
+    for annotation, record in records.items():
         for value, minutes in active_minutes(project.ledger, record, seconds).items():
             found[value][annotation] = {None if name == EXAM else name: spent for name, spent in minutes.items()}
-    return found
+    return Alternatives(found, recorded)
 
 
 def uses(project: Project, number: int) -> tuple[list[ComputeUse], list[StorageUse]]:

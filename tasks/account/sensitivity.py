@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from redraft.config.schema import Bootstrap, RateCard
 from tasks.account.content import Sensitivity, SensitivityRow
@@ -12,8 +13,19 @@ from tasks.account.origins import group_of
 from tasks.account.rows import Case, TimeRow
 from tasks.account.saving import arms, saving, weighted_mean
 
-# Threshold in seconds to annotation to structure (None: the exam) to active minutes.
-Alternatives = Mapping[float, Mapping[str, Mapping[str | None, float]]]
+
+@dataclass(frozen=True)
+class Alternatives:
+    """Minutes of measured annotations, taken with several thresholds.
+
+    `minutes`: threshold in seconds to annotation to structure (None: the exam) to active minutes. `recorded`: the
+    thresholds that the recorded minutes were taken with; several where rounds differ.
+    """
+
+    minutes: Mapping[float, Mapping[str, Mapping[str | None, float]]]
+    recorded: frozenset[float]
+
+
 NOTHING = "no times were measured: typed, imported and simulated times have no events behind them"
 
 
@@ -28,21 +40,20 @@ def sensitivity(
     measured = [row for row in rows if row.origin == "measured"]
     if not measured:
         return Sensitivity(rows=(), annotations=0, reason=NOTHING)
-    known = set.intersection(*(set(minutes) for minutes in alternatives.values())) if alternatives else set()
+    by_threshold = alternatives.minutes if alternatives is not None else {}
+    known = set.intersection(*(set(minutes) for minutes in by_threshold.values())) if by_threshold else set()
     kept = [row for row in measured if row.annotation_id in known]
-    if not alternatives or not kept:
+    if alternatives is None or not kept:
         return Sensitivity(rows=(), annotations=0, reason="the raw events of the measured times are not at hand")
     missing = len({row.annotation_id for row in measured}) - len({row.annotation_id for row in kept})
     found = []
-    for seconds in sorted(alternatives):
+    for seconds in sorted(by_threshold):
+        minutes = by_threshold[seconds]
         again = [
-            row.model_copy(update={"active_minutes": alternatives[seconds][row.annotation_id].get(row.structure, 0.0)})
+            row.model_copy(update={"active_minutes": minutes[row.annotation_id].get(row.structure, 0.0)})
             for row in kept
         ]
-        used = all(
-            math.isclose(a.active_minutes, b.active_minutes, abs_tol=1e-9) for a, b in zip(again, kept, strict=True)
-        )
-        found.append(_row(seconds, used, again, card, site, bootstrap, seed))
+        found.append(_row(seconds, seconds in alternatives.recorded, again, card, site, bootstrap, seed))
     return Sensitivity(
         rows=tuple(found),
         annotations=len({row.annotation_id for row in kept}),

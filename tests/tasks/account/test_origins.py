@@ -15,6 +15,7 @@ from redraft.config.schema import Bootstrap, Rate, RateCard
 from tasks.account.cost import cost_entries
 from tasks.account.report import CostReport, cost_report
 from tasks.account.rows import TimeRow
+from tasks.account.sensitivity import Alternatives
 
 CARD = RateCard(
     version="t", currency="USD", compute_per_hour=Decimal(0), storage_per_gb_month=Decimal(0), source="test",
@@ -139,7 +140,9 @@ def test_sensitivity_is_the_saving_again() -> None:
     """A row per threshold with that threshold's minutes; the recorded one is marked and equals the report."""
     half = {r.annotation_id: {r.structure: r.active_minutes / 2} for r in MEASURED}
     same = {r.annotation_id: {r.structure: r.active_minutes} for r in MEASURED}
-    found = report([*MEASURED, *TYPED], alternatives={60.0: same, 15.0: half}).sensitivity
+    found = report(
+        [*MEASURED, *TYPED], alternatives=Alternatives({60.0: same, 15.0: half}, frozenset({60.0}))
+    ).sensitivity
     assert [(r.idle_after_seconds, r.used, r.active_minutes) for r in found.rows] == [(15, False, 59), (60, True, 118)]
     assert found.rows[1].saving_minutes == report(MEASURED).exam.saving_minutes
     assert found.rows[0].saving_minutes.mean == pytest.approx(found.rows[1].saving_minutes.mean / 2)  # type: ignore[operator]
@@ -152,7 +155,9 @@ def test_sensitivity_has_a_reason_where_there_is_none() -> None:
     assert nothing["rows"] == [] and "no times were measured" in nothing["reason"]
     assert "not at hand" in str(report(MEASURED).sensitivity.reason)
     some = {60.0: {r.annotation_id: {r.structure: 1.0} for r in MEASURED[1:]}}
-    assert str(report(MEASURED, alternatives=some).sensitivity.reason).startswith("1 measured")
+    assert str(report(MEASURED, alternatives=Alternatives(some, frozenset())).sensitivity.reason).startswith(
+        "1 measured"
+    )
 
 
 def test_simulated_times_say_so_in_both_places() -> None:
