@@ -64,7 +64,8 @@ def _print(out: SweepRef, as_json: bool, *, once: bool) -> None:
         print(f"Round {out.round}: {line}", flush=True)
     if once:
         if not out.did and not out.busy:
-            print(f"Round {out.round}: nothing to do ({out.complete} of {out.exams} exams are complete).")
+            far = f"{out.complete} of {out.exams} exams are complete" if out.exams else f"it is {out.state}"
+            print(f"Round {out.round}: nothing to do ({far}).")
         for line in out.waits:
             print(f"  waits: {line}")
         for name in out.late:

@@ -59,12 +59,28 @@ def chain(project: Project) -> int:
     return len([row for row in project.ledger.rows("audit_event") if not row["kind"].startswith("lease.")])
 
 
-def test_a_sweep_takes_in_and_closes_a_complete_round(opened: Callable[..., Project]) -> None:
-    """Simulated readers finish everything: one sweep takes it in and closes the round; the next has nothing to do."""
+def test_a_sweep_takes_in_and_closes_a_complete_round(
+    opened: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated readers finish everything: it is taken in and the round closes, by the next sweep where one was killed
+    in the middle of the closing; the one after that has nothing to do."""
+    import flows.close_round as closing
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
     project = opened()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(closing, "retrain", killed)
+        sweep(project)
+    assert rounds.get(project, 1)["state"] == "CLOSING"
+    taken_in = project.ledger.rows("annotation", state="valid")
     out = sweep(project)
-    assert out.closed == 1 and out.state == "AWAITING_APPROVAL" and out.complete == out.exams > 0
-    assert out.received.valid == len(project.ledger.rows("assignment", round=1, state="ACCEPTED"))
+    assert out.closed == 1 and out.state == "AWAITING_APPROVAL" and out.received is None
+    assert len(taken_in) == len(project.ledger.rows("assignment", round=1, state="ACCEPTED")) > 0
+    assert project.ledger.rows("annotation", state="valid") == taken_in
+    (told,) = [row["payload"] for row in project.ledger.rows("audit_event", kind="sweep.done")]
+    assert told["valid"] == len(taken_in)
     before = chain(project)
     again = sweep(project)
     assert (again.did, again.closed, chain(project)) == ((), None, before)
