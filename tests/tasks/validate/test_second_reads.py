@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,119 +10,29 @@ import pytest
 
 from redraft import reviews, second_reads
 from redraft.cohort import Cohort
-from redraft.digest import sha256_file
 from redraft.errors import ConflictError, IntegrityError, StateError, UsageError
 from redraft.ledger import Ledger
-from redraft.lineage.verify import Verification, _files
 from redraft.project import Project
 from redraft.reviews import open_review
 from redraft.volumes import read_volume, write_volume
-from tasks.dispatch.open_backend import backend_for
-
-TINY = Callable[..., Project]
-NOW = datetime(2026, 3, 3, 9, 0, tzinfo=UTC)
-DOUBLE = ("dispatch:\n", "dispatch:\n  training_double_read_share: 1.0\n")
-
-ASSISTED = ("from_scratch_probability: 0.4", "from_scratch_probability: 0.0")
-
-
-def rules(text: str) -> tuple[str, str]:
-    """The project with this section `validate`."""
-    return "\ntrain:", f"\nvalidate: {{{text}}}\n\ntrain:"
-
-
-def label_for(project: Project, exam_id: str, shift: int = 0) -> np.ndarray:
-    image = read_volume(project.image(exam_id))
-    label = np.zeros(image.shape, np.uint8)
-    label[2 + shift : 8 + shift, 2:8, 2:6] = 1
-    return label
-
-
-def hand_in(project: Project, work: dict[str, Any], *, shift: int = 0, draft: bool = False, **said: Any) -> Path:
-    """Finished work in its package: a box moved by `shift`, or the draft as it was."""
-    folder: Path = project.work / work["assignment_id"]
-    no_label = said.get("no_label", False)
-    if draft:
-        (folder / "label.nii.gz").write_bytes((folder / "draft.nii.gz").read_bytes())
-    elif not no_label:
-        image = read_volume(folder / "image.nii.gz")
-        write_volume(folder / "label.nii.gz", image.like(label_for(project, work["exam_id"], shift)))
-    verdict = "accept" if draft else "correct" if work["mode"] == "assisted" else "scratch"
-    result = {
-        "assignment_id": folder.name, "reader_id": work["reader_id"], "verdict": verdict, "origin": "typed",
-        "minutes": {"exam": {"active": 3.0}}, "token": json.loads((folder / "task.json").read_text())["token"], **said,
-    }  # fmt: skip
-    (folder / "result.json").write_text(json.dumps(result))
-    return folder
-
-
-def receive(project: Project) -> Any:
-    from tasks.dispatch.step import collect, send_back
-    from tasks.validate.step import arrive
-
-    back = collect.fn(str(project.root), 2, None)
-    ref = arrive.fn(str(project.root), 2, None, back.model_dump(mode="json"))
-    send_back.fn(str(project.root), 2, None)
-    return ref
-
-
-def dispatched(project: Project) -> Project:
-    from redraft.ledger import RoundState, move_round
-    from tasks.dispatch.step import dispatch
-    from tasks.select.step import select
-
-    select.fn(str(project.root), 2, None)
-    dispatch.fn(str(project.root), 2, None)
-    with project.ledger.tx("test") as tx:
-        move_round(tx, 2, RoundState.AWAITING_ANNOTATION)
-        for name, reader in (("ac-reviewer", None), ("ac-reader", "reader-1"), ("ac-nobody", None)):
-            roles = ["reader"] if name == "ac-nobody" else ["reader", "reviewer"]
-            tx.insert("account", {"account_id": name, "reader_id": reader, "roles": roles, "state": "active",
-                                  "added_at": NOW, "added_by": "test"})  # fmt: skip
-    return project
-
-
-def fresh(project: Project, purpose: str = "training") -> list[dict[str, Any]]:
-    rows = project.ledger.rows("assignment", round=2, purpose=purpose)
-    return [row for row in rows if row["attempt"] == 1 and row["state"] == "DISPATCHED"]
-
-
-def pair(project: Project) -> list[dict[str, Any]]:
-    """The two readings of one training exam."""
-    rows = fresh(project)
-    exam = next(r["exam_id"] for r in rows if sum(o["exam_id"] == r["exam_id"] for o in rows) == 2)
-    return [row for row in rows if row["exam_id"] == exam]
-
-
-def note(project: Project, work: dict[str, Any]) -> dict[str, Any]:
-    """The latest revision of an assignment."""
-    rows = project.ledger.rows("annotation", assignment_id=work["assignment_id"])
-    return max(rows, key=lambda row: row["revision"])
-
-
-def state(project: Project, work: dict[str, Any]) -> str:
-    row = project.ledger.one("assignment", assignment_id=work["assignment_id"])
-    assert row is not None
-    return str(row["state"])
-
-
-def training(project: Project) -> dict[str, Any]:
-    return {item.exam_id: item for item in Cohort(project).labelled("pool")}
-
-
-def broken(project: Project) -> list[tuple[str, str]]:
-    found = Verification()
-    _files(project, found)
-    return [(item.kind, item.record) for item in found.broken if item.record not in ("note-p04", "note-t0")]
-
-
-def decide(project: Project, review_id: str, decision: str, account: str = "ac-reviewer", **more: Any) -> Any:
-    """As the page does it: rows and package in one transaction."""
-    with project.ledger.tx(account, NOW) as tx:
-        done = reviews.decide_review(tx, review_id, account, decision, now=NOW, **more)  # type: ignore[arg-type]
-        if done["reasons"]:
-            backend_for(project).send_back(done["assignment_id"], done["reasons"])
-    return done
+from tests.tasks.validate.made_readings import (
+    ASSISTED,
+    DOUBLE,
+    NOW,
+    TINY,
+    broken,
+    decide,
+    dispatched,
+    fresh,
+    hand_in,
+    label_for,
+    note,
+    pair,
+    receive,
+    rules,
+    state,
+    training,
+)
 
 
 @pytest.fixture
@@ -326,79 +232,6 @@ def test_an_exam_that_is_sent_back(tiny: TINY, code: str) -> None:
     assert (first["rank"], first["chosen_by"], first["inclusion_probability"]) == (1, "rework", 1.0)
     assert code in first["explanation"]["sentence"] and first["explanation"]["mode"] == "from_scratch"
     assert len(chosen) == 4  # it uses the budget
-
-
-def seed_error(project: Project, work: dict[str, Any], truth: dict[str, Any]) -> np.ndarray:
-    """Make an assignment one of a draft that is wrong on purpose: without the upper half of the truth."""
-    right = np.array(read_volume(project.root / truth["path"]).array)
-    wrong = right.copy()
-    wrong[:, :, 4:] = 0
-    path = f"data/drafts/{truth['exam_id'][:2]}/{truth['exam_id']}/seeded.nii.gz"
-    write_volume(project.root / path, read_volume(project.root / truth["path"]).like(wrong))
-    row = {**work, "assignment_id": "quality-1", "exam_id": truth["exam_id"], "purpose": "quality", "mode": "assisted",
-           "draft_id": "seeded-1", "state": "DISPATCHED", "mode_probability": None}  # fmt: skip
-    with project.ledger.tx("test", NOW) as tx:
-        tx.insert("draft", {"draft_id": "seeded-1", "exam_id": truth["exam_id"], "model_digest": "seeded-1",
-                            "path": path, "sha256": sha256_file(project.root / path), "scores": {}})  # fmt: skip
-        tx.insert("assignment", row)
-        tx.insert("seeded_error", {
-            "assignment_id": "quality-1", "exam_id": truth["exam_id"], "round": 2, "structure": "kidney",
-            "kind": "removed", "truth_annotation_id": truth["annotation_id"],
-            "wrong_voxels": int((wrong != right).sum()), "corrected": None, "outcome": "pending",
-        })  # fmt: skip
-    return wrong
-
-
-def bring(project: Project, label: np.ndarray | None, verdict: str) -> None:
-    """What collect would say of the quality assignment."""
-    from tasks.validate.step import arrive
-
-    folder = project.work / "quality-1"
-    folder.mkdir(exist_ok=True)
-    path = folder / "label.nii.gz"
-    if label is not None:
-        exam = project.ledger.rows("seeded_error")[0]["exam_id"]
-        write_volume(path, read_volume(project.image(exam)).like(label))
-    minutes = {"exam": {"active": 2.0, "idle": 0.0, "away": 0.0}}
-    result = {"assignment_id": "quality-1", "reader_id": "reader-2", "verdict": verdict, "reason_code": "poor_image",
-              "remark": None, "origin": "typed", "simulated": False, "minutes": minutes}  # fmt: skip
-    item: dict[str, Any] = {"assignment_id": "quality-1", "label": None, "label_sha256": None, "result": result}
-    if label is not None:
-        item |= {"label": path.relative_to(project.root).as_posix(), "label_sha256": sha256_file(path)}
-    arrive.fn(str(project.root), 2, None, {"items": [item]})
-
-
-@pytest.mark.parametrize("mended", ["nothing", "little", "half", "all", "sent_back"])
-def test_seeded_errors_are_judged_and_never_learned_from(tiny: TINY, mended: str) -> None:
-    """The mended share of the wrong voxels decides; whatever the reader made of it, the exam's label, the training
-    data, consensus, reviews and the pool are as if it had never been."""
-    project = dispatched(tiny(rules("review_share: 1.0, review_flagged: true")))
-    work = fresh(project)[0]
-    hand_in(project, work)
-    receive(project)
-    for review in project.ledger.rows("review", state="open"):
-        decide(project, review["review_id"], "accept")
-    truth = note(project, work)
-    wrong = seed_error(project, work, truth)
-    counted = {k: v.entry() for k, v in training(project).items()}
-    pool = Cohort(project).unlabelled_pool(3)
-    right = np.array(read_volume(project.root / truth["path"]).array)
-    back = {"nothing": wrong, "all": right, "sent_back": None}.get(mended, wrong.copy())
-    if mended in ("little", "half"):
-        back[:, :, 4 : 4 + (1 if mended == "half" else 0)] = right[:, :, 4 : 4 + (1 if mended == "half" else 0)]
-        back[2, 2, 5] = right[2, 2, 5]
-    bring(project, back, "accept" if mended == "nothing" else "reject" if back is None else "correct")
-    (error,) = project.ledger.rows("seeded_error")
-    expected = {"nothing": "missed", "little": "missed", "half": "detected", "all": "detected", "sent_back": "detected"}
-    assert error["outcome"] == expected[mended]
-    if back is not None:
-        assert error["corrected"] == pytest.approx((back == right)[wrong != right].mean())
-    assert {k: v.entry() for k, v in training(project).items()} == counted
-    assert Cohort(project).unlabelled_pool(3) == pool and not project.ledger.rows("rejection")
-    assert not project.ledger.rows("consensus") and not project.ledger.rows("review", state="open")
-    readings = [row for rows in Cohort(project).readings.values() for row in rows]
-    assert all(row["assignment_id"] != "quality-1" for row in readings)
-    assert broken(project) == []
 
 
 def test_a_stop_in_the_middle_of_arriving_takes_nothing_twice(
