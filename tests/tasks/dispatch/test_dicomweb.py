@@ -22,12 +22,15 @@ from redraft import rounds
 from redraft.create import create_project
 from redraft.digest import sha256_file
 from redraft.errors import LabelError
+from redraft.gateway import source_section
 from redraft.ledger import AssignmentState, move_assignment
 from redraft.phantom.write import write_phantom
 from redraft.project import Project
 from redraft.segmentation.export import geometry
 from redraft.segmentation.structures import to_code
 from redraft.signing import token, verify_result
+from redraft.sources.dicomweb.returns import Returns
+from redraft.sources.protocol import SourceContext
 from redraft.volumes import read_volume, write_volume
 from tasks.dispatch.backends import Returned
 from tasks.dispatch.contract import Task, TaskStructure
@@ -423,6 +426,33 @@ def test_segmentations_of_other_people_are_left_alone(house: House) -> None:
     assert list(backend.collect([ASSISTED], house.failed.__setitem__)) == [] and house.failed == {}
     (stranger,) = backend.strangers({ASSISTED, SCRATCH, SECOND})
     assert stranger.startswith("pacs-2.25.")
+
+
+def test_a_draft_that_could_not_be_stored_is_named_and_stored_later(house: House) -> None:
+    """The PACS is down while work goes out: its assignment is named, and the next collection brings the draft."""
+    path = house.project.root / "project.yaml"
+    text = path.read_text()
+    path.write_text(text.replace(house.orthanc.dicomweb_url, "http://127.0.0.1:9/dicom-web"))
+    silent = House(Project.open(house.project.root), house.orthanc, house.phantom, house.exams)
+    silent.backend.hand_out([ASSISTED, SCRATCH], silent.failed.__setitem__)
+    assert silent.rules() == {ASSISTED: "not_stored"} and house.segs() == []
+    path.write_text(text)
+    assert house.collect() == {} and house.failed == {} and len(house.segs()) == 1
+
+
+def test_what_vanishes_or_swells_on_the_way_is_refused(house: House, tmp_path: Path) -> None:
+    """An object that the server no longer has, and one that is larger than its image allows."""
+    house.collect()
+    (draft,) = house.segs()
+    section = source_section(house.project, "pacs")
+    server = Returns(section, SourceContext.of(house.project))
+    place = (str(draft.StudyInstanceUID), str(draft.SeriesInstanceUID))
+    with pytest.raises(LabelError) as gone:
+        server.retrieve(*place, "1.2.3", tmp_path / "x.dcm", 1 << 20)
+    with pytest.raises(LabelError) as large:
+        server.retrieve(*place, str(draft.SOPInstanceUID), tmp_path / "x.dcm", 1000)
+    assert (gone.value.rule, large.value.rule) == ("deleted", "too_large")
+    assert server.segmentations(place[0]) == [place[1]] and server.segmentations("1.2.3") == []
 
 
 def test_a_silent_pacs_stops_nobody(house: House) -> None:
