@@ -17,13 +17,17 @@ def register(app: typer.Typer) -> None:
 
 def status(project_dir: ProjectOption = Path("."), as_json: JsonOption = False) -> None:
     """What is going on and what needs me."""
+    from redraft.services.local import service_url
     from redraft.status import project_status
 
-    content = project_status(open_project(project_dir))
+    project = open_project(project_dir)
+    content = {**project_status(project), "pages": service_url(project, "web")}
     if as_json:
         print_json(content)
-    else:
-        print_status(content)
+        return
+    print_status(content)
+    if content["pages"]:
+        print(f"\nPages: {content['pages']}")
 
 
 def print_status(content: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from redraft.ledger import RoundState
+from redraft.ledger.store import HEAD
 from redraft.project import Project
 
 RUNNER = CliRunner()
@@ -165,7 +166,7 @@ def test_tags_witness_the_ledger(finished: Project, tmp_path: Path, what: str) -
             for kind in ("trigger", "table"):
                 for (name,) in db.execute(f"SELECT name FROM sqlite_master WHERE type='{kind}'").fetchall():
                     db.execute(f"DROP TRIGGER {name}" if kind == "trigger" else f"DELETE FROM {name}")
-            db.execute("INSERT INTO alembic_version VALUES ('0001')")
+            db.execute("INSERT INTO alembic_version VALUES (?)", (HEAD,))
     code, output = redraft(Project.open(root), "audit", "verify", "--json")
     kinds = {item["kind"] for item in json.loads(output)["broken"]}
     assert code == 1 and expected in kinds, output
