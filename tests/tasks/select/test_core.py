@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import stats
 from redraft.config.schema import Budget, Select
 from redraft.errors import StateError
 from tasks.select.core import Chosen, select
-from tasks.select.strategies import STRATEGIES, Candidate
+from tasks.select.strategies import STRATEGIES, Candidate, Rework
 
 CHAMPION = "c" * 64
 
@@ -238,3 +239,21 @@ def test_what_cannot_be_selected_is_said() -> None:
         with pytest.raises(StateError) as caught:
             choose(candidates, config)
         assert caught.value.do and (code is None or caught.value.code == code)
+
+
+def test_exams_that_were_sent_back_come_first() -> None:
+    """All of them while the budget lasts, the longest waiting first, at probability 1 and at the budget's cost; they
+    are no part of the pool that controls stand for."""
+    candidates = pool(10)
+    back = {"e003": Rework(4, "draft_unusable_redo", True), "e007": Rework(2, "draft_unusable_redo", False)}
+    candidates = [replace(c, rework=back.get(c.exam_id)) for c in candidates]
+    chosen = choose(candidates, rules(exams=6, control_share=0.5, from_scratch_probability=0.0))
+    assert [(c.exam_id, c.chosen_by, c.inclusion_probability) for c in chosen[:2]] == [
+        ("e007", "rework", 1.0), ("e003", "rework", 1.0),
+    ]  # fmt: skip
+    assert [c.mode for c in chosen[:2]] == ["assisted", "from_scratch"] and chosen[1].mode_probability == 1.0
+    assert len(chosen) == 6 and "sent back in round 2 (draft_unusable_redo)" in chosen[0].explanation["sentence"]
+    controls = [c for c in chosen if c.chosen_by == "control"]
+    assert len(controls) == 2 and all(c.inclusion_probability == 2 / 8 for c in controls)
+    only = choose(candidates, rules(exams=1))
+    assert [c.exam_id for c in only] == ["e007"]
