@@ -12,6 +12,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -26,6 +27,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from isal import igzip
 from numpy.typing import NDArray
 
 PASSWORD = "readers of a benchmark"
@@ -190,7 +192,7 @@ class Reader:
         where = [self.rng.randrange(0, n - 12) for n in self.shape]
         mask[tuple(slice(at, at + 12) for at in where)] = self.rng.choice([0, 1, 2])
         raw = mask.tobytes(order="F")
-        return gzip.compress(raw, 1), hashlib.sha256(raw).hexdigest()
+        return igzip.compress(raw, 1), hashlib.sha256(raw).hexdigest()
 
     async def send_time(self, name: str) -> None:
         """Batches of what the reader did."""
@@ -255,6 +257,7 @@ def main() -> int:
         root = Path(folder) / "project"
         grids = make_project(root, chosen.readers, chosen.large)
         command = [sys.executable, "-m", "app.cli.main", "serve", "--port", "0", "--json", "--project", str(root)]
+        load = os.getloadavg()[0]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
             url = json.loads(server.stdout.readline())["url"]
@@ -266,6 +269,7 @@ def main() -> int:
                 memory = _resident_mb(server.pid)
                 server.terminate()
         print(f"{chosen.readers} readers, {chosen.large} of them on {LARGE[0]}, the others on {ORDINARY[0]}")
+        print(f"{os.cpu_count()} cores for readers and server together; load before: {load:.1f}")
         print(f"{'route':12}{'calls':>7}{'p50':>9}{'p95':>9}{'max':>9}   ms")
         for route, values in sorted(seen.ms.items()):
             p50, p95 = np.percentile(values, [50, 95])
