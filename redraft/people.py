@@ -9,6 +9,7 @@ from sqlalchemy import or_, select
 
 from redraft.ledger import Ledger
 from redraft.ledger.tables import metadata
+from redraft.worktime.entries import replaced
 
 # Flags in words that are fair: what was seen, and what it may mean.
 FAIR = {
@@ -54,7 +55,7 @@ def _minutes(ledger: Ledger, reader_id: str) -> list[dict[str, Any]]:
         )
         .join(annotation, annotation.c.annotation_id == entry.c.annotation_id)
         .join(assignment, assignment.c.assignment_id == annotation.c.assignment_id)
-        .where(annotation.c.reader_id == reader_id)
+        .where(annotation.c.reader_id == reader_id, entry.c.time_entry_id.not_in(replaced(ledger)))
     )  # fmt: skip
     # Revisions of one assignment are one exam's time.
     sums: dict[tuple[str, str, str], dict[str, float]] = {}

@@ -19,6 +19,7 @@ from redraft.desk.mask import Mask
 from redraft.look_times import append
 from redraft.queues import adjudication_queue, review_queue
 from redraft.worktime.contract import Batch
+from redraft.worktime.entries import counted
 from tasks.dispatch.open_backend import backend_for
 
 router = APIRouter()
@@ -75,7 +76,7 @@ def reopen(request: Request, who: Reviewer, said: Annotated[Reopened, Body()]) -
 def one_review(look: Review) -> dict[str, Any]:
     """The exam, and what is known of the annotation but not whose it is."""
     (note,) = look.annotations
-    minutes = look.project.ledger.rows("time_entry", annotation_id=note["annotation_id"])
+    minutes = [row for row in counted(look.project.ledger) if row["annotation_id"] == note["annotation_id"]]
     return {
         **look.facts(),
         "review_id": look.record_id,

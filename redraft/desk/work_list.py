@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 
 from redraft.desk.offers import open_offers
 from redraft.desk.store import Desk, autosave
@@ -18,6 +18,7 @@ from redraft.ledger.tables import metadata
 from redraft.project import Project
 from redraft.reviews import RETURN_REASONS
 from redraft.work_leases import view
+from redraft.worktime.entries import replaced
 
 # What was left over when a round closed can be finished before the next one hands it out again.
 WAITING = ("DISPATCHED", "RETURNED_TO_READER", "CARRIED_OVER")
@@ -84,7 +85,13 @@ def finished_work(ledger: Ledger, reader_id: str, number: int) -> list[dict[str,
             annotation.c.assignment_id, annotation.c.revision, annotation.c.verdict, annotation.c.received_at,
             annotation.c.origin, func.sum(entry.c.active_minutes).label("active_minutes"),
         )
-        .outerjoin(entry, entry.c.annotation_id == annotation.c.annotation_id)
+        .outerjoin(
+            entry,
+            and_(
+                entry.c.annotation_id == annotation.c.annotation_id,
+                entry.c.time_entry_id.not_in(replaced(ledger)),
+            ),
+        )
         .where(annotation.c.assignment_id.in_(ids))
         .group_by(annotation.c.annotation_id)
         .order_by(annotation.c.revision)
