@@ -47,7 +47,11 @@ const tasks = {
       const edits = await readEdits(key);
       mask = await gunzipMask(entry.mask, count);
       for (const { diff } of edits) apply(mask, diff);
-      await tasks.pack({ dirty: true });
+      // The page counts what it found here as its first edit. The journal of the sitting before is in the mask now and
+      // must go whole: its numbers begin at 1 again, and its edits must not be put over later ones.
+      revision = 1;
+      const packed = await gzip(mask);
+      await attempt(() => writeWork(key, { base, at: Date.now(), revision: 1e12, dirty: true, mask: packed }));
     } else {
       mask = message.packed ? await gunzipMask(message.packed, count) : new Uint8Array(count);
       const packed = message.packed ?? (await gzip(mask));
