@@ -167,7 +167,8 @@ def dispatch(project_dir: str, number: int, token: int) -> DispatchRef:
             now, due = ctx.clock(), datetime.fromisoformat(get(project, number)["due_at"])
             drafts = {item.plan.assignment_id: item.draft["draft_id"] for item in seeded}
             rows = []
-            for planned in [*plans, *(item.plan for item in seeded)]:
+            # By id: were known-wrong drafts made last, the times of the packages' files would tell them.
+            for planned in sorted([*plans, *(item.plan for item in seeded)], key=lambda p: p.assignment_id):
                 row = _row(project, planned, number, now, due)
                 row["draft_id"] = drafts.get(planned.assignment_id, row["draft_id"])
                 rows.append({**row, "package_sha256": packages.package(row)})

@@ -83,6 +83,18 @@ def test_nothing_in_the_package_tells(out: Project) -> None:
     assert set(scores[0]) == set(scores[1])  # what is shown beside a draft
 
 
+def test_neither_its_name_nor_its_time_tells(out: Project) -> None:
+    """Whoever computes ids finds the one of training work; packages are made in the order of their ids, not it last."""
+    from redraft.digest import sha256_json
+
+    (work,) = out.ledger.rows("assignment", purpose="quality")
+    known = sha256_json([work["round"], work["exam_id"], work["reader_id"], "training"])[:20]
+    assert work["assignment_id"] == known
+    made = [row["assignment_id"] for row in out.ledger.rows("assignment", round=2) if row["attempt"] == 1]
+    times = [(out.work / name / "image.nii.gz").stat().st_mtime_ns for name in sorted(made)]
+    assert times == sorted(times) and len(set(times)) == len(times)
+
+
 def test_it_trains_nothing_and_holds_nothing_up(out: Project) -> None:
     """The exam keeps the label that it had; the round's completion does not know of the extra work."""
     from redraft.rounds import completion
