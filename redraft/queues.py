@@ -9,9 +9,24 @@ from sqlalchemy import select
 from redraft.ledger import Ledger
 from redraft.ledger.tables import metadata
 
+# Work on which the reader may still draw, or that may come back to be drawn on.
+UNFINISHED = ("DISPATCHED", "RETURNED", "IN_REVIEW", "RETURNED_TO_READER", "CARRIED_OVER")
+
+
+def being_read(ledger: Ledger, reader_id: str | None) -> set[str]:
+    """Exams that a reader is not done with: whoever reads one is shown nobody else's reading of it."""
+    if reader_id is None:
+        return set()
+    assignment = metadata.tables["assignment"]
+    query = select(assignment.c.exam_id).where(
+        assignment.c.reader_id == reader_id, assignment.c.state.in_(UNFINISHED)
+    )  # fmt: skip
+    with ledger.engine.connect() as connection:
+        return set(connection.scalars(query))
+
 
 def review_queue(ledger: Ledger, reader_id: str | None) -> list[dict[str, Any]]:
-    """Open reviews, oldest first, without those of the reviewer's own readings."""
+    """Open reviews, oldest first, without those of the reviewer's own readings and of exams they still read."""
     review, annotation, exam = (metadata.tables[name] for name in ("review", "annotation", "exam"))
     query = (
         select(
@@ -25,11 +40,17 @@ def review_queue(ledger: Ledger, reader_id: str | None) -> list[dict[str, Any]]:
     )  # fmt: skip
     with ledger.engine.connect() as connection:
         rows = [dict(row._mapping) for row in connection.execute(query)]
-    return [_nameless(row) for row in rows if reader_id is None or row["reader_id"] != reader_id]
+    reads = being_read(ledger, reader_id)
+    return [
+        _nameless(row)
+        for row in rows
+        if (reader_id is None or row["reader_id"] != reader_id) and row["exam_id"] not in reads
+    ]
 
 
 def adjudication_queue(ledger: Ledger, reader_id: str | None) -> list[dict[str, Any]]:
-    """Exams that wait for a person because their readers disagree, oldest first, without the reviewer's own."""
+    """Exams that wait for a person because their readers disagree, oldest first, without those that the reviewer read
+    or still reads."""
     consensus, annotation, exam = (metadata.tables[name] for name in ("consensus", "annotation", "exam"))
     query = (
         select(consensus, exam.c.modality)
@@ -41,6 +62,7 @@ def adjudication_queue(ledger: Ledger, reader_id: str | None) -> list[dict[str, 
         rows = [dict(row._mapping) for row in connection.execute(query)]
         read = select(annotation.c.annotation_id).where(annotation.c.reader_id == reader_id)
         own = set(connection.scalars(read)) if rows and reader_id is not None else set()
+    reads = being_read(ledger, reader_id) if rows else set()
     return [
         {
             **{key: row[key] for key in ("consensus_id", "exam_id", "round", "purpose", "modality", "at")},
@@ -48,7 +70,7 @@ def adjudication_queue(ledger: Ledger, reader_id: str | None) -> list[dict[str, 
             "worst": _worst(row["agreement"]["structures"]),
         }
         for row in rows
-        if not own & set(row["annotations"])
+        if not own & set(row["annotations"]) and row["exam_id"] not in reads
     ]
 
 

@@ -1,6 +1,7 @@
 """What a reviewer opens: one annotation that waits for a second look, or the readings that disagree on one exam.
 
-Whose work it is stays unsaid: a reviewer judges what is on the screen. One's own readings are not there (404).
+Whose work it is stays unsaid: a reviewer judges what is on the screen. One's own readings are not there (404), nor are
+other readers' readings of an exam that one still reads oneself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from app.web.errors import WebError
 from redraft.desk.mask import Mask, pack, unpack
 from redraft.desk.saves import WorkStore
 from redraft.project import Project
+from redraft.queues import being_read
 from redraft.reviews import RETURN_REASONS
 from redraft.second_reads import reading_array
 from tasks.dispatch.contract import Task, TaskStructure
@@ -117,7 +119,7 @@ def open_review(r: str, request: Request, who: Annotated[Viewer, Depends(need("r
     project = project_of(request)
     record = project.ledger.one("review", review_id=r) if len(r) <= 64 else None
     note = project.ledger.one("annotation", annotation_id=record["annotation_id"]) if record else None
-    if record is None or note is None or record["state"] != "open" or _own(who, [note]):
+    if record is None or note is None or record["state"] != "open" or _own(project, who, [note]):
         raise _not_there()
     return _look(project, request, who, r, record, [note])
 
@@ -130,7 +132,7 @@ def open_adjudication(c: str, request: Request, who: Annotated[Viewer, Depends(n
         raise _not_there()
     rows = {row["annotation_id"]: row for row in project.ledger.rows("annotation", exam_id=record["exam_id"])}
     notes = [rows[identity] for identity in sorted(record["annotations"])]
-    if _own(who, notes):
+    if _own(project, who, notes):
         raise _not_there()
     return _look(project, request, who, c, record, notes)
 
@@ -141,12 +143,17 @@ def _look(project: Project, request: Request, who: Viewer, identity: str, record
     return Look(project, who, now_of(request), request.app.state.clock, identity, record, exam, tuple(notes))
 
 
-def _own(who: Viewer, notes: list[Row]) -> bool:
-    return who.reader_id is not None and any(row["reader_id"] == who.reader_id for row in notes)
+def _own(project: Project, who: Viewer, notes: list[Row]) -> bool:
+    """Whether one of the readings is the viewer's, or the viewer reads the exam and must stay blind to the others."""
+    if who.reader_id is None:
+        return False
+    mine = any(row["reader_id"] == who.reader_id for row in notes)
+    return mine or notes[0]["exam_id"] in being_read(project.ledger, who.reader_id)
 
 
 def _not_there() -> WebError:
     return WebError(
-        404, "review.not_found", "This does not wait for you: it was decided already, or it is your own reading.",
+        404, "review.not_found",
+        "This does not wait for you: it was decided already, or it is an exam that you read yourself.",
         "Go back to the list.",
     )  # fmt: skip

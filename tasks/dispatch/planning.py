@@ -56,7 +56,20 @@ def desks(project: Project, assignments: Iterable[Row], number: int, carried: It
         if row["state"] != "WITHDRAWN" and (row["round"] == number or row["assignment_id"] in again):
             desk.spent += minutes
             desk.has.add(row["exam_id"])
+    for reader_id, exam_id in _looked_at(project):
+        if reader_id in found:
+            found[reader_id].has.add(exam_id)
     return list(found.values())
+
+
+def _looked_at(project: Project) -> set[tuple[str, str]]:
+    """(reader, exam) of second looks and adjudications: who saw others' readings of an exam is not blind to them."""
+    readers = {row["account_id"]: row["reader_id"] for row in project.ledger.rows("account") if row["reader_id"]}
+    return {
+        (readers[event["payload"]["account_id"]], event["payload"]["exam_id"])
+        for event in (project.ledger.rows("audit_event", kind="exam.viewed") if readers else ())
+        if "second_look" in event["payload"] and event["payload"]["account_id"] in readers
+    }
 
 
 class Expectations:

@@ -105,6 +105,29 @@ def test_it_trains_nothing_and_holds_nothing_up(out: Project) -> None:
     assert "p04" not in completion(out, 2).missing
 
 
+def test_who_looked_at_a_reading_as_reviewer_is_not_blind_to_it(tiny: TINY) -> None:
+    """A reader with a reviewer's account has seen the truth of the only exam that could go out wrong: it does not."""
+    from tasks.dispatch.step import dispatch
+    from tasks.select.step import select
+
+    project = tiny(
+        ("  deadline_days: 14", "  deadline_days: 14\n  seeded_errors: {share: 0.2}"),
+        ("budget: {exams: 4}", "budget: {exams: 9}"),
+        ("from_scratch_probability: 0.4", "from_scratch_probability: 0.1"),
+    )
+    truth_for_p04(project)
+    with project.ledger.tx("test") as tx:
+        tx.insert(
+            "account",
+            {"account_id": "ac-1", "reader_id": "reader-2", "roles": ["reader", "reviewer"], "state": "active",
+             "added_at": project.ledger.rows("round")[0]["opened_at"], "added_by": "test"},
+        )  # fmt: skip
+        tx.event("exam.viewed", {"account_id": "ac-1", "second_look": "a-review", "exam_id": "p04"})
+    select.fn(str(project.root), 2, None)
+    ref = dispatch.fn(str(project.root), 2, None)
+    assert ref.quality == 0 and ref.quality_missing and not project.ledger.rows("assignment", purpose="quality")
+
+
 def test_without_a_known_truth_there_is_none(tiny: TINY) -> None:
     """Where everybody has seen what is known, the plan says how many could not be made, and the round goes on."""
     from tasks.dispatch.step import dispatch

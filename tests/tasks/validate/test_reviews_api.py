@@ -87,18 +87,45 @@ def test_a_reviewer_sees_the_work_and_not_whose_it_is(site: WebServer) -> None:
 
 def test_only_reviewers_and_never_of_their_own_work(site: WebServer) -> None:
     """No sign-in 401, another role 403; a reviewer's own reading is neither listed nor there."""
-    everything = site.sign_in("rita").get("/api/reviews").json()
+    rita = site.sign_in("rita")
+    everything = rita.get("/api/reviews").json()
     assert site.client().get("/api/reviews").status_code == 401
     assert site.sign_in("olaf").get("/api/reviews").status_code == 403
     anna = site.sign_in("anna")
-    listed = {item["review_id"] for item in anna.get("/api/reviews").json()}
-    own = [item["review_id"] for item in everything if item["review_id"] not in listed]
-    assert len(own) == len(listed) == 1
+    notes = {item["review_id"]: rita.get(f"/api/reviews/{item['review_id']}").json() for item in everything}
+    own = [
+        review
+        for review, facts in notes.items()
+        if _reader(site.project, facts["annotation"]["annotation_id"]) == "reader-1"
+    ]
+    assert len(own) == 1 and anna.get("/api/reviews").json() == []
     assert anna.get(f"/api/reviews/{own[0]}").status_code == 404
     assert anna.post(f"/api/reviews/{own[0]}", json={"decision": "accept"}).status_code == 404
     bare = site.sign_in("rita")
     del bare.headers["X-CSRF-Token"]
     assert bare.post(f"/api/reviews/{own[0]}", json={"decision": "accept"}).status_code == 403
+
+
+def _reader(project: Project, annotation_id: str) -> str:
+    row = project.ledger.one("annotation", annotation_id=annotation_id)
+    assert row is not None
+    return str(row["reader_id"])
+
+
+def test_who_still_reads_an_exam_sees_nobody_elses_reading_of_it(site: WebServer) -> None:
+    """A second reader who reviews too: while the own reading may change, the other one is 404; then it is there."""
+    rita, anna, project = site.sign_in("rita"), site.sign_in("anna"), site.project
+    queue = [item["review_id"] for item in rita.get("/api/reviews").json()]
+    facts = {review: rita.get(f"/api/reviews/{review}").json()["annotation"]["annotation_id"] for review in queue}
+    (own,) = [review for review in queue if _reader(project, facts[review]) == "reader-1"]
+    (other,) = [review for review in queue if review != own]
+    for path in ("", "/image", "/label", "/draft", "/slice?axis=2&index=1"):
+        assert anna.get(f"/api/reviews/{other}{path}").status_code == 404, path
+    assert anna.post(f"/api/reviews/{other}", json={"decision": "accept"}).status_code == 404
+    assert anna.get(f"/reviews/{other}").status_code == 404
+    rita.post(f"/api/reviews/{own}", json={"decision": "accept"})  # read, and final
+    assert anna.get(f"/api/reviews/{other}/label").status_code == 200
+    assert [item["review_id"] for item in anna.get("/api/reviews").json()] == [other]
 
 
 def test_returned_work_goes_back_with_its_reason(site: WebServer) -> None:
