@@ -27,6 +27,7 @@ from tasks.dispatch.open_backend import backend_for
 from tasks.dispatch.packages import RESULT
 from tasks.dispatch.planning import Expectations, away, desks, generator
 from tasks.dispatch.quality import plan_quality
+from tasks.dispatch.renew import renew_result
 
 Row = dict[str, Any]
 
@@ -174,8 +175,12 @@ def dispatch(project_dir: str, number: int, token: int) -> DispatchRef:
                 rows.append({**row, "package_sha256": packages.package(row)})
             renewed = []
             for row in stay:
-                row = {**row, "round": number, "attempt": row["attempt"] + 1}
+                before, row = row["attempt"], {**row, "round": number, "attempt": row["attempt"] + 1}
                 renewed.append({**row, "package_sha256": packages.package(row)})
+                # Handed in while nothing was taken in (the round was closing): it is taken in with this round's work.
+                renew_result(
+                    project.work / row["assignment_id"], project.checked_keys, before=before, after=row["attempt"]
+                )  # fmt: skip
 
         def record(tx: Tx) -> None:
             _know_readers(tx, project, now)

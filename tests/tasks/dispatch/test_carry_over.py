@@ -97,3 +97,40 @@ def test_what_a_reader_who_left_had_is_another_s(closed: Project) -> None:
         assert (project.work / new["assignment_id"] / "task.json").exists()
     open_work = [row for row in project.ledger.rows("assignment", round=3) if row["state"] == "DISPATCHED"]
     assert {row["reader_id"] for row in open_work} == {"reader-2"}
+
+
+@pytest.mark.parametrize("origin", ["typed", "measured"])
+def test_work_finished_while_no_round_took_it_in_is_not_lost(closed: Project, origin: str) -> None:
+    """Handed in after the closing: it is taken in with the next round's work, minutes and label as they were."""
+    from redraft.digest import sha256_file
+    from redraft.signing import sign_result
+    from tasks.dispatch.contract import Result
+    from tasks.dispatch.step import collect
+
+    rows = closed.ledger.rows("assignment", round=2, state="CARRIED_OVER")
+    folder = closed.work / next(row["assignment_id"] for row in rows if row["attempt"] == 1)
+    finish(folder, json.loads((folder / "task.json").read_text())["token"])
+    result = Result.model_validate({**json.loads((folder / "result.json").read_text()), "origin": origin})
+    label = sha256_file(folder / "label.nii.gz")
+    if origin == "measured":
+        signature = sign_result(closed.checked_keys, result.model_dump(mode="json"), label)
+        result = result.model_copy(update={"signature": signature})
+    (folder / "result.json").write_text(result.model_dump_json())
+    open_next(closed)
+    back = collect.fn(str(closed.root), 3, None)
+    (item,) = [item for item in back.items if item.assignment_id == folder.name]
+    assert folder.name not in back.unreadable and item.label_sha256 == label
+    assert item.result["origin"] == origin and item.result["minutes"]["kidney"]["active"] == 3.0
+
+
+def test_a_result_that_was_forged_is_not_made_good(closed: Project) -> None:
+    """Minutes called measured without our signature stay unsigned when the work is carried over."""
+    from tasks.dispatch.step import collect
+
+    rows = closed.ledger.rows("assignment", round=2, state="CARRIED_OVER")
+    folder = closed.work / next(row["assignment_id"] for row in rows if row["attempt"] == 1)
+    finish(folder, json.loads((folder / "task.json").read_text())["token"])
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "origin": "measured"}))
+    open_next(closed)
+    assert collect.fn(str(closed.root), 3, None).unreadable[folder.name] in ("token", "unsigned")
