@@ -22,7 +22,7 @@ from redraft.consensus import Method, consensus, disagreement
 from redraft.digest import sha256_file, sha256_json
 from redraft.errors import ConflictError, IntegrityError, LabelError, UsageError
 from redraft.files import write_text
-from redraft.ledger import Tx
+from redraft.ledger import Ledger, Tx
 from redraft.project import Project
 from redraft.reviews import reviewer
 from redraft.volumes import read_volume, write_volume
@@ -141,11 +141,23 @@ def reading_array(project: Project, row: dict[str, Any]) -> NDArray[np.uint8]:
     return np.rint(read_volume(path).array).astype(np.uint8)
 
 
-def adjudicate(
-    project: Project, tx: Tx, consensus_id: str, account_id: str, choose: Choice, *, n: int | None = None,
-    own: NDArray[np.uint8] | None = None, now: datetime,
-) -> str:  # fmt: skip
-    """Decide an exam on whose readings the readers disagree; returns the id of the adjudicated consensus.
+@dataclass(frozen=True)
+class Settled:
+    """An adjudicator's choice with its label in its file: all that takes time is done, nothing is recorded yet."""
+
+    consensus_id: str
+    account_id: str
+    chosen: dict[str, Any]
+    identity: str
+    path: str
+    sha256: str
+
+
+def settle(
+    project: Project, consensus_id: str, account_id: str, choose: Choice, *, n: int | None = None,
+    own: NDArray[np.uint8] | None = None,
+) -> Settled:  # fmt: skip
+    """Make the label that an adjudicator chose and write its file; no transaction waits for STAPLE.
 
     Parameters
     ----------
@@ -161,16 +173,7 @@ def adjudicate(
     UsageError, LabelError
         No such reading; an own label on another grid, or with unknown values.
     """
-    row = tx.get("consensus", consensus_id=consensus_id)
-    rows = {r["annotation_id"]: r for r in tx.rows("annotation", exam_id=row["exam_id"])}
-    readings = [rows[identity] for identity in sorted(row["annotations"])]
-    reviewer(tx, account_id, [r["reader_id"] for r in readings])
-    states = {tx.get("assignment", assignment_id=r["assignment_id"])["state"] for r in readings}
-    if row["state"] != "to_adjudicate" or states != {"ACCEPTED"}:
-        raise ConflictError(
-            f"Exam {row['exam_id']}: there is nothing to adjudicate (any more).", "Load the list again.",
-            code="adjudication.decided", retry=False,
-        )  # fmt: skip
+    row, readings = _to_adjudicate(project.ledger, consensus_id, account_id)
     arrays = [reading_array(project, r) for r in readings]
     chosen: dict[str, Any] = {"choice": choose}
     if choose == "reading":
@@ -189,22 +192,50 @@ def adjudicate(
     meta = {"consensus_id": identity, "exam_id": exam_id, "annotations": row["annotations"], "method": "adjudicated",
             "sha256": sha256, "disagreement_sha256": row["disagreement_sha256"], **chosen}  # fmt: skip
     _describe(project, path, meta)
-    tx.update("consensus", {"consensus_id": consensus_id}, {"state": "superseded"})
+    return Settled(consensus_id, account_id, chosen, identity, path, sha256)
+
+
+def adjudicate(tx: Tx, settled: Settled, now: datetime) -> str:
+    """Record a choice; returns the id of the adjudicated consensus. Checked again here, for others decide too.
+
+    Raises as `settle` does where it was decided, or a reading was opened again, in the meantime.
+    """
+    row, _ = _to_adjudicate(tx, settled.consensus_id, settled.account_id)
+    tx.update("consensus", {"consensus_id": settled.consensus_id}, {"state": "superseded"})
     tx.insert(
         "consensus",
         {
             **row,
-            "consensus_id": identity,
+            "consensus_id": settled.identity,
             "method": "adjudicated",
-            "path": path,
-            "sha256": sha256,
-            "agreement": {**row["agreement"], "chosen": chosen, "of": consensus_id},
+            "path": settled.path,
+            "sha256": settled.sha256,
+            "agreement": {**row["agreement"], "chosen": settled.chosen, "of": settled.consensus_id},
             "state": "adjudicated",
-            "account_id": account_id,
+            "account_id": settled.account_id,
             "at": now,
         },
     )
-    return identity
+    return settled.identity
+
+
+def _to_adjudicate(
+    ledger: Ledger | Tx, consensus_id: str, account_id: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A consensus that waits for this account, with its readings by id."""
+    row = ledger.one("consensus", consensus_id=consensus_id)
+    if row is None:
+        raise UsageError(f"There is no consensus {consensus_id}.", "Load the list again.", code="usage.consensus")
+    rows = {r["annotation_id"]: r for r in ledger.rows("annotation", exam_id=row["exam_id"])}
+    readings = [rows[identity] for identity in sorted(row["annotations"])]
+    reviewer(ledger, account_id, [r["reader_id"] for r in readings])
+    work = [ledger.one("assignment", assignment_id=r["assignment_id"]) for r in readings]
+    if row["state"] != "to_adjudicate" or {w["state"] for w in work if w is not None} != {"ACCEPTED"}:
+        raise ConflictError(
+            f"Exam {row['exam_id']}: there is nothing to adjudicate (any more).", "Load the list again.",
+            code="adjudication.decided", retry=False,
+        )  # fmt: skip
+    return row, readings
 
 
 def plain_digest(label: NDArray[np.uint8]) -> str:

@@ -242,10 +242,9 @@ def settle(request: Request, look: Adjudication, said: Annotated[Choice, Body()]
         if saved is None:
             raise WebError(409, "work.nothing_drawn", "There is no own label yet.", "Draw one, or choose a reading.")
         own = look.unpack(saved.path.read_bytes()).array(look.shape)
+    settled = second_reads.settle(look.project, look.record_id, look.who.account_id, said.choose, n=said.n, own=own)
     with look.project.ledger.tx(look.who.account_id, look.now) as tx:
-        identity = second_reads.adjudicate(
-            look.project, tx, look.record_id, look.who.account_id, said.choose, n=said.n, own=own, now=look.now
-        )
+        identity = second_reads.adjudicate(tx, settled, look.now)
     request_sweep(request.app)
     return {"state": "adjudicated", "consensus_id": identity}
 

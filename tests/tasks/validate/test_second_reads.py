@@ -81,12 +81,16 @@ def test_readers_who_disagree_wait_for_a_person(doubles: Project, choice: Any, s
     own = label_for(doubles, exam, shift) if shift is not None else None
     identity = row["consensus_id"]
     for account in ("ac-reader", "ac-nobody"):
-        with pytest.raises(StateError), doubles.ledger.tx(account, NOW) as tx:
-            second_reads.adjudicate(doubles, tx, identity, account, choice, n=1, own=own, now=NOW)
+        with pytest.raises(StateError):
+            second_reads.settle(doubles, identity, account, choice, n=1, own=own)
+    other = second_reads.settle(doubles, identity, "ac-reviewer", "staple")
+    settled = second_reads.settle(doubles, identity, "ac-reviewer", choice, n=1, own=own)
     with doubles.ledger.tx("r", NOW) as tx:
-        made = second_reads.adjudicate(doubles, tx, identity, "ac-reviewer", choice, n=1, own=own, now=NOW)
-    with pytest.raises(ConflictError), doubles.ledger.tx("r", NOW) as tx:
-        second_reads.adjudicate(doubles, tx, identity, "ac-reviewer", choice, n=2, own=own, now=NOW)
+        made = second_reads.adjudicate(tx, settled, NOW)
+    with pytest.raises(ConflictError):
+        second_reads.settle(doubles, identity, "ac-reviewer", choice, n=2, own=own)
+    with pytest.raises(ConflictError), doubles.ledger.tx("r", NOW) as tx:  # somebody else was quicker
+        second_reads.adjudicate(tx, other, NOW)
     readings = {w["annotation_id"]: w for w in (note(doubles, first), note(doubles, second))}
     expected = {
         "reading": lambda: read_volume(doubles.root / readings[min(readings)]["path"]).array,
@@ -116,8 +120,8 @@ def test_a_tampered_consensus_is_named(doubles: Project) -> None:
     assert broken(doubles) == [("consensus", row["consensus_id"]), ("disagreement", row["consensus_id"])]
     reading = doubles.root / note(doubles, first)["path"]
     reading.write_bytes(gzip.compress(b"other"))
-    with pytest.raises(IntegrityError), doubles.ledger.tx("r", NOW) as tx:
-        second_reads.adjudicate(doubles, tx, row["consensus_id"], "ac-reviewer", "reading", n=1, now=NOW)
+    with pytest.raises(IntegrityError):
+        second_reads.settle(doubles, row["consensus_id"], "ac-reviewer", "reading", n=1)
 
 
 def test_work_comes_back_from_review_and_is_mended(tiny: TINY) -> None:
