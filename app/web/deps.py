@@ -17,6 +17,7 @@ from fastapi import Depends, Request
 from sqlalchemy import select
 
 from app.web.errors import WebError, signed_out
+from app.web.front import is_large
 from redraft.accounts import directory, sessions, sign_in
 from redraft.config.schema import TrustedProxy
 from redraft.desk.store import Desk, credential
@@ -69,6 +70,8 @@ async def _offered_csrf(request: Request) -> str | None:
         return None
     if header := request.headers.get("x-csrf-token"):
         return header
+    if is_large(request.scope["path"]):  # nobody may have this much read who has not shown who they are
+        return None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind in ("application/x-www-form-urlencoded", "multipart/form-data"):

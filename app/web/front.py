@@ -56,7 +56,7 @@ class Front:
         if not safe and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             await _refuse(out, 403, "web.cross_site", "Another site sent this request.", "Use redraft's own pages.")
             return
-        limit = self.max_upload if scope["path"].rstrip("/").rpartition("/")[2] in _LARGE else SMALL
+        limit = self.max_upload if is_large(scope["path"]) else SMALL
         declared = headers.get("content-length", "0")
         length = int(declared) if declared.isascii() and declared.isdigit() else None
         if length is None or length > limit:
@@ -81,6 +81,11 @@ class Front:
             headers.setdefault("Strict-Transport-Security", "max-age=31536000")
         if "set_cookie" in state:
             headers.append("Set-Cookie", cookie(self.cookie, state["set_cookie"], secure=self.secure))
+
+
+def is_large(path: str) -> bool:
+    """Whether masks and labels are sent to this address: up to web.max_upload_mb, with the CSRF token as a header."""
+    return path.rstrip("/").rpartition("/")[2] in _LARGE
 
 
 def cookie(name: str, value: str, *, secure: bool) -> str:

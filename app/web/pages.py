@@ -13,12 +13,12 @@ from app.web.deps import Viewer, desk_of, need, project_of, viewer
 from app.web.people import minutes_so_far, needs, trends
 from app.web.render import HERE, LINKS, error_page, page
 from app.web.words import work_means, work_title
+from app.web.work_access import is_handed_in
 from redraft.desk.work_list import DONE, WAITING, finished_work, waiting_work
 from redraft.operations import live_round, operations
 from redraft.people import reader_page
 from redraft.project import Project
 from redraft.queues import adjudication_queue, review_queue
-from tasks.dispatch.packages import RESULT
 
 router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
 NOTICES = {
@@ -51,7 +51,7 @@ def _work_list(request: Request, who: Viewer, notice: Mapping[str, str] | None) 
     live = live_round(project.ledger)
     open_work = waiting_work(project, desk_of(request), reader, minutes_so_far(project), now)
     # Handed in, and not taken in yet: it lies finished in its package, and the ledger does not know.
-    handed_in = [item for item in open_work if (project.work / item["assignment_id"] / RESULT).exists()]
+    handed_in = [item for item in open_work if is_handed_in(project, item["assignment_id"])]
     waiting = [item for item in open_work if item not in handed_in]
     taken_in = finished_work(project.ledger, reader, live["number"]) if live else []
     on_its_way = {"state": "RETURNED", "verdict": None, "received_at": None}

@@ -18,7 +18,7 @@ from app.web.deps import Viewer, need, now_of
 from app.web.errors import WebError
 from app.web.people import minutes_so_far
 from app.web.sweeper import request_sweep
-from app.web.work_access import VERDICTS, Sitting, Work, open_work
+from app.web.work_access import VERDICTS, Sitting, Work, is_handed_in, open_work
 from redraft import work_leases
 from redraft.desk.mask import Mask, pack, unpack
 from redraft.desk.saves import Saved
@@ -27,7 +27,7 @@ from redraft.project import Project
 from redraft.signing import same_token
 from redraft.worktime.store import measure
 from tasks.dispatch.contract import Task
-from tasks.dispatch.packages import REJECTION, RESULT
+from tasks.dispatch.packages import REJECTION
 from tasks.dispatch.review.draft import draft_mask
 from tasks.dispatch.review.facts import facts
 from tasks.dispatch.review.image import Prepared, prepare
@@ -79,7 +79,7 @@ def work_list(request: Request, who: Reader) -> list[dict[str, Any]]:
     items = waiting_work(project, project.desk, str(who.reader_id), minutes_so_far(project), now_of(request))
     for item in items:
         # Handed in, and not taken in yet: nothing to do about it.
-        if item["state"] == "DISPATCHED" and (project.work / item["assignment_id"] / RESULT).exists():
+        if item["state"] == "DISPATCHED" and is_handed_in(project, item["assignment_id"]):
             item["state"] = "RETURNED"
     return items
 

@@ -19,7 +19,7 @@ from redraft import work_leases
 from redraft.desk.saves import Closed, WorkStore
 from redraft.project import Project
 from redraft.segmentation.exam import ExamGeometry
-from redraft.signing import token
+from redraft.signing import same_token, token
 from tasks.dispatch.contract import Result, Task
 from tasks.dispatch.packages import IMAGE, RESULT, TASK
 from tasks.dispatch.review.submit import handed_in
@@ -81,7 +81,7 @@ class Work:
     @property
     def state(self) -> str:
         """The assignment's state; RETURNED as soon as it was handed in: the ledger hears of it a little later."""
-        if self.row["state"] == "DISPATCHED" and (self.package / RESULT).exists():
+        if self.row["state"] == "DISPATCHED" and self.handed_in() is not None:
             return "RETURNED"
         return str(self.row["state"])
 
@@ -150,6 +150,23 @@ class Work:
                 tx.event("exam.viewed", payload)
 
         self.store.first_look(self.name, account, self.session, tell)
+
+
+def is_handed_in(project: Project, assignment_id: str) -> bool:
+    """Whether finished work lies in the package. An answer to an earlier handing-out is none: it is not taken in, and
+    its reader must be able to hand in again."""
+    path = project.work / assignment_id / RESULT
+    if not path.exists():
+        return False
+    row = project.ledger.one("assignment", assignment_id=assignment_id)
+    if row is None or row["backend"] != "review":
+        return True
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["token"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return False
+    wanted = token(project.checked_keys, assignment_id, row["reader_id"], row["attempt"])
+    return isinstance(found, str) and same_token(found, wanted)
 
 
 def open_work(a: str, request: Request, who: Annotated[Viewer, Depends(need("reader"))]) -> Work:
