@@ -217,9 +217,14 @@ def abort(
 
 def promote(
     number: Annotated[int, typer.Argument(help="Round number.")],
-    approve: Annotated[bool, typer.Option("--approve/--hold", help="Promote the challenger, or keep the champion.")],
-    by: Annotated[str, typer.Option(metavar="LOGIN", help="Who decides: an account with the role approver.")],
-    reason: Annotated[str, typer.Option(help="Why; kept in the record.")],
+    approve: Annotated[
+        bool | None, typer.Option("--approve/--hold", help="Promote the challenger, or keep the champion.")
+    ] = None,
+    by: Annotated[str, typer.Option(metavar="LOGIN", help="Who decides: an account with the role approver.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; kept in the record.")] = "",
+    recorded: Annotated[
+        str | None, typer.Option("--decision", metavar="ID", help="Carry out a decision that is on record already.")
+    ] = None,
     record_only: Annotated[
         bool, typer.Option("--record-only", help="Leave acting on it to a promote_model run that waits on a server.")
     ] = False,
@@ -229,12 +234,20 @@ def promote(
 ) -> None:
     """Decide about a round's challenger. The decision is recorded first, then the champion alias moves."""
     from flows.runtime import prefect_for
-    from redraft.decisions import APPROVER, check, decide
+    from redraft.decisions import APPROVER, check, decide, verified
+    from redraft.errors import UsageError
 
     project = open_project(project_dir)
-    check(project, number, approve=approve, reason=reason)  # before a password is asked for
-    who = prove(project, by, password_file, roles=(APPROVER,), act=f"decision about round {number}")
-    decision = decide(project, number, approve=approve, by=who, reason=reason, now=datetime.now(UTC))
+    if recorded is not None:
+        if approve is not None or by or reason or record_only:
+            raise UsageError("--decision names a decision that was made.", "Give it alone.")
+        decision = str(verified(project, number, recorded)["decision_id"])
+    else:
+        if approve is None:
+            raise UsageError("A decision is to approve or to hold.", "Give --approve or --hold, --by and --reason.")
+        check(project, number, approve=approve, reason=reason)  # before a password is asked for
+        who = prove(project, by, password_file, roles=(APPROVER,), act=f"decision about round {number}")
+        decision = decide(project, number, approve=approve, by=who, reason=reason, now=datetime.now(UTC))
     if record_only:
         if as_json:
             print_json({"round": number, "decision_id": decision})

@@ -106,7 +106,7 @@ def needs(state: Mapping[str, Any], sweep: Sweep | None) -> list[dict[str, str]]
             {
                 "kind": "warn",
                 "what": f"Round {live['number']} awaits a decision on its model.",
-                "do": f"An approver decides with `redraft promote {live['number']}`.",
+                "do": f"An approver decides at /decisions, or with `redraft promote {live['number']}`.",
             }
         )
     return found

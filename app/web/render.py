@@ -22,6 +22,7 @@ LINKS = (
     ("reviewer", "/reviews", "Second looks"),
     ("reviewer", "/adjudications", "Disagreements"),
     ("reader", "/me", "My page"),
+    ("approver", "/decisions", "Decisions"),
     ("ops", "/ops", "Operations"),
 )
 

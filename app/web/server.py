@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app.web import auth, pages, people, reviews, work, worktime
+from app.web import auth, decisions, pages, people, reviews, work, worktime
+from app.web.carry_out import CarryOut
 from app.web.deps import is_secure, session_cookie
 from app.web.errors import add_handlers
 from app.web.front import Front
@@ -23,7 +24,7 @@ from redraft.security.secrets import read_secret
 
 STATIC = Path(__file__).parent / "static"
 # One line per router; each room adds its own.
-ROUTERS = (auth.router, pages.router, people.router, worktime.router, work.router, reviews.router)
+ROUTERS = (auth.router, pages.router, people.router, worktime.router, work.router, reviews.router, decisions.router)
 
 
 def utc_now() -> datetime:
@@ -52,6 +53,7 @@ def make_app(
     app.state.project, app.state.clock = project, clock
     app.state.proxy_secret = _proxy_secret(project)
     app.state.sweeper = Sweeper(project, clock, sweep_command)
+    app.state.carry_out = CarryOut(project, clock)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -69,6 +71,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.sweeper.start()
     yield
     app.state.sweeper.stop()
+    app.state.carry_out.stop()
 
 
 def is_loopback(host: str) -> bool:

@@ -79,6 +79,11 @@ def relative(iso: str, now: datetime | None = None) -> str:
     return "just now" if seconds < 0 else "in less than a minute"
 
 
+def figure(value: float | None) -> str:
+    """A measured share or distance with three decimals; a dash where there is none."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 def _looked_up(table: Mapping[str, str]) -> Callable[[str], str]:
     return lambda code: table.get(code, spoken(code.lower()))
 
@@ -87,6 +92,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "spoken": spoken,
     "rule": rule,
     "minutes": minutes,
+    "figure": figure,
     "relative": relative,
     "verdict": _looked_up(VERDICTS),
     "now": _looked_up(NOW),
