@@ -92,6 +92,12 @@ def read_volume(path: str | Path) -> Volume:
             rule="unreadable",
             measured={"error": type(error).__name__},
         ) from error
+    if array.dtype.kind not in "biuf":  # colours and complex numbers are kinds of NIfTI too
+        raise ReadError(
+            f"{path.name} does not hold one number per voxel.",
+            "Export values or labels, not colours or complex numbers.",
+            rule="not_scalar",
+        )
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -69,6 +70,8 @@ def status_of(error: RedraftError) -> int:
         return status
     if error.code in _BY_CODE:
         return _BY_CODE[error.code]
+    if isinstance(error, ConflictError) and error.code == ConflictError.code and error.retry:
+        return 503  # the ledger is busy: the same again, a little later, is no conflict
     return next((status for kind, status in _BY_CLASS if isinstance(error, kind)), 500)
 
 
@@ -77,6 +80,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RedraftError, _redraft)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(DBAPIError, _database)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -109,6 +113,22 @@ async def _http(request: Request, error: Exception) -> Response:
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
+
+
+async def _database(request: Request, error: Exception) -> Response:
+    """The desk's database, where no room has words of its own: sessions, attempts, what a page reads."""
+    assert isinstance(error, DBAPIError)
+    text = str(error.orig)
+    _log.error("%s %s: the desk (%s)", request.method, request.scope["path"], type(error.orig).__name__)
+    if any(sign in text for sign in ("locked", "busy")):
+        return _answer(
+            request, WebError(503, "work.busy", "The desk is busy.", "Try again in a moment.", retry=True), 503
+        )
+    if any(sign in text for sign in ("full", "disk I/O", "readonly", "unable to open")):
+        what = "The server cannot write: its disk is full or cannot be reached."
+        do = "Tell who runs redraft; what is on this page is kept here until it is saved."
+        return _answer(request, WebError(507, "storage.full", what, do, retry=True), 507)
+    return await _unexpected(request, error)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

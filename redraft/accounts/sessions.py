@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from redraft.desk.store import Desk, web_session
 from redraft.ledger.tables import plain
@@ -56,7 +58,8 @@ def find(desk: Desk, token: str, *, now: datetime, idle_minutes: float) -> Sessi
         end(desk, token)
         return None
     if (now - seen).total_seconds() >= min(SEEN_SECONDS, idle_minutes * 15):
-        with desk.write() as connection:
+        # A full disk or a busy desk must not sign people out: they may still read, and be told what is wrong.
+        with suppress(DBAPIError), desk.write() as connection:
             connection.execute(update(web_session).where(web_session.c.token_sha256 == key).values(seen_at=plain(now)))
     return Session(row.account_id, row.csrf, row.identity)
 

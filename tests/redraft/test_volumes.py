@@ -176,6 +176,16 @@ def test_damaged_files_are_read_errors(tmp_path: Path, stored: dict[str, bytes],
         assert error.rule in ("unreadable", "dimensions")
 
 
+@pytest.mark.parametrize("dtype", [[("R", "u1"), ("G", "u1"), ("B", "u1")], "c8"])
+def test_colours_and_complex_numbers_are_read_errors(tmp_path: Path, dtype: object) -> None:
+    """What does not hold one number per voxel is refused as it is read, not where it is first counted with."""
+    array = np.zeros((4, 3, 2), dtype=np.dtype(dtype))  # type: ignore[call-overload]
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "label.nii.gz")
+    with pytest.raises(ReadError) as refused:
+        read_volume(tmp_path / "label.nii.gz")
+    assert refused.value.rule == "not_scalar"
+
+
 def test_a_missing_file_is_a_read_error(tmp_path: Path) -> None:
     """A file that vanished between listing and reading stops no batch."""
     with pytest.raises(ReadError):

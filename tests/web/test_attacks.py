@@ -1,16 +1,22 @@
-"""What outsiders and careless programs send, and what lies in a package that does not belong there any more."""
+"""What outsiders send, what lies in a package that does not belong there any more, and a server that cannot write."""
 
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
 
 from redraft.signing import token
 from tests.servers.web import WebServer
-from tests.web.at_work import clock, collected, drawing, packed, put, server, submit, work_on
+from tests.web.at_work import Clock, clock, collected, drawing, error, packed, put, server, submit, work_on
 
 __all__ = ["clock", "server"]  # fixtures
 
@@ -47,3 +53,58 @@ def test_a_result_of_an_earlier_handing_out_does_not_end_the_work(server: WebSer
     assert submit(client, url, 1, "correct").status_code == 200
     items, failed = collected(project)
     assert name in items and not failed
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process grows."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_full_disk_is_told_as_one(server: WebServer, clock: Clock) -> None:
+    """A session of a minute ago can read on; what must be written says why not, and is done once there is room."""
+    client, url, row = work_on(server, "axial")
+    put(client, url, packed(drawing(1)), 0)
+    clock.ahead = timedelta(minutes=2)  # the session's last sign of life is due to be written
+    with full_disk():
+        assert client.get("/api/work").status_code == 200
+        assert client.get(f"{url}/mask").status_code == 200
+        saved = put(client, url, packed(drawing(2)), 1)
+        assert saved.status_code in (503, 507) and saved.json()["error"]["code"].startswith("storage")
+        entering = server.client()
+        page = entering.get("/sign-in")
+        token_ = page.text.split('name="csrf" value="')[1].split('"')[0]
+        answer = entering.post("/sign-in", data={"login": "anna", "password": "x" * 20, "csrf": token_})
+        assert answer.status_code == 507 and "disk is full" in answer.text
+    assert put(client, url, packed(drawing(2)), 1).json()["number"] == 2
+    assert submit(client, url, 2, "correct").status_code == 200
+    assert row["assignment_id"] in collected(server.project)[0]
+
+
+def test_a_ledger_that_is_busy_for_long_says_later(server: WebServer) -> None:
+    """Saving does not wait for it; handing in is refused as 503 with `retry`, and then works."""
+    from sqlalchemy import event
+
+    client, url, row = work_on(server, "axial")
+    engine = server.project.ledger.engine
+    with engine.connect() as connection:
+        (path,) = [found[2] for found in connection.exec_driver_sql("PRAGMA database_list") if found[1] == "main"]
+    event.listen(engine, "checkout", lambda raw, *_: raw.execute("PRAGMA busy_timeout=200"))  # not 30 s
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        assert put(client, url, packed(drawing(1)), 0).json()["number"] == 1
+        found = error(submit(client, url, 1, "correct"), 503, "conflict")
+        assert found["retry"] is True
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+    assert submit(client, url, 1, "correct").status_code == 200
+    assert row["assignment_id"] in collected(server.project)[0]
