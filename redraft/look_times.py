@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from redraft.config.schema import Config
 from redraft.config.schema import WorkTime as Settings
 from redraft.digest import sha256_json
 from redraft.ledger import Ledger
@@ -54,6 +55,16 @@ def look_minutes(ledger: Ledger, settings: Settings) -> dict[tuple[str, str], di
                 spent[state] += minutes[state]
         found[key] = spent
     return found
+
+
+def roles(ledger: Ledger, config: Config) -> dict[str, str]:
+    """Account to the role whose rate pays for its second looks: its reader's, else `dispatch.reviewer_role`."""
+    readers = {row["reader_id"]: row["role"] for row in ledger.rows("reader")}
+    readers |= {reader.id: reader.role for reader in config.dispatch.readers}
+    return {
+        row["account_id"]: readers.get(row["reader_id"], config.dispatch.reviewer_role)
+        for row in ledger.rows("account")
+    }
 
 
 def looks(ledger: Ledger) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from redraft.config.schema import RateCard
 from redraft.intervals import bca_interval
-from redraft.look_times import look_minutes, looks
+from redraft.look_times import look_minutes, looks, roles
 from redraft.project import Project
 
 Row = dict[str, Any]
@@ -130,8 +130,7 @@ def _second_looks(project: Project, number: int | None) -> Row:
     """Minutes and money of decided reviews and adjudications; those whose page sent no times are counted apart."""
     ledger, card = project.ledger, project.rates
     minutes = look_minutes(ledger, project.config.time)
-    roles = {row["reader_id"]: row["role"] for row in ledger.rows("reader")}
-    accounts = {row["account_id"]: row for row in ledger.rows("account")}
+    paid_as = roles(ledger, project.config)
     found: Row = {"currency": card.currency, "decided": 0, "timed": 0, "active_minutes": 0.0, "unpriced": 0}
     money = Decimal(0)
     for look in looks(ledger):
@@ -143,8 +142,7 @@ def _second_looks(project: Project, number: int | None) -> Row:
             continue
         found["timed"] += 1
         found["active_minutes"] += spent["active"]
-        role = roles.get(accounts[look["account_id"]]["reader_id"], "reviewer")
-        rate = _rate(card, role, project.config.money.site, datetime.fromisoformat(look["at"]))
+        rate = _rate(card, paid_as[look["account_id"]], project.config.money.site, datetime.fromisoformat(look["at"]))
         if rate is None:
             found["unpriced"] += 1
         else:

@@ -63,6 +63,13 @@ def print_report(content: dict[str, Any]) -> None:
         ],
         "Cost",
     )
+    looks = content["second_looks"]
+    if looks["reviews"] or looks["adjudications"]:
+        untimed = f"; {looks['untimed']} came without times and cost nothing here" if looks["untimed"] else ""
+        print(
+            f"Of reference: {looks['reviews']} reviews and {looks['adjudications']} adjudications, "
+            f"{looks['minutes']:.1f} min, {looks['cost']}{untimed}."
+        )
     for warning in content.get("warnings", []):
         print(f"note: {warning}")
 

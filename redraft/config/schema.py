@@ -218,6 +218,8 @@ class Dispatch(Section):
     backend: Literal["folder", "review", "dicomweb", "simulated"] = "folder"
     readers: Annotated[tuple[Reader, ...], Field(min_length=1)]
     deadline_days: Annotated[float, Field(gt=0)] = 14.0
+    # Whose hourly rate (rates.yaml) pays for second looks of accounts that are no reader of this list.
+    reviewer_role: str = "radiologist"
     # Share of reference exams that a second reader segments too.
     double_read_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     # Share of training exams that a second reader works on too, in the same mode.

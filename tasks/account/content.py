@@ -77,6 +77,19 @@ class Total(Part):
     exams_rejected: int
 
 
+class SecondLooks(Part):
+    """Reviews and adjudications that were accounted; their money is part of `total.reference`.
+
+    `minutes` and `cost` are of those whose pages sent times, whoever looked; `untimed` were decided without.
+    """
+
+    reviews: int
+    adjudications: int
+    untimed: int
+    minutes: float
+    cost: Decimal
+
+
 class BreakEven(Part):
     """Assisted exams after which their savings have paid `overhead` (reference, compute and storage)."""
 
@@ -149,3 +162,4 @@ class CostReport(Part):
     origins: dict[str, OriginTotal]
     other_savings: tuple[OriginSavings, ...]
     sensitivity: Sensitivity
+    second_looks: SecondLooks

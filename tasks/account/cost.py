@@ -13,7 +13,7 @@ from redraft.config.schema import RateCard
 from redraft.errors import UsageError
 from tasks.account.money import exact, to_micro
 from tasks.account.rates import check_currency, rate_for
-from tasks.account.rows import Case, ComputeUse, StorageUse, TimeRow
+from tasks.account.rows import Case, ComputeUse, LookRow, StorageUse, TimeRow
 
 Kind = Literal["expert", "reference", "compute", "storage"]
 KINDS: tuple[Kind, ...] = ("expert", "reference", "compute", "storage")
@@ -49,12 +49,13 @@ def cost_entries(
     *,
     currency: str,
     site: str,
+    looks: Sequence[LookRow] = (),
 ) -> tuple[CostEntry, ...]:
     """All cost entries, sorted; the order of the inputs does not matter.
 
-    Expert time on training exams is `expert`; on validation and test exams and on seeded errors (purpose `quality`) it
-    is `reference`. Every entry keeps the `simulated` mark and the origin of what it was made from. Storage is charged
-    once, for the card's `storage_months`.
+    Expert time on training exams is `expert`; on validation and test exams, on seeded errors (purpose `quality`) and on
+    second looks at whatever work it is `reference`: what it costs to know that labels are right. Every entry keeps the
+    `simulated` mark and the origin of what it was made from. Storage is charged once, for the card's `storage_months`.
 
     Raises
     ------
@@ -65,6 +66,7 @@ def cost_entries(
     """
     check_currency(card, currency)
     entries = [_expert(group, card, site) for group in _by_annotation(rows).values()]
+    entries += [_look(look, card, site) for look in looks if look.active_minutes is not None]
     for use in compute:
         amount = exact(use.seconds) / 3600 * card.compute_per_hour
         price = {"per_hour": str(card.compute_per_hour), "seconds": repr(use.seconds), "source": card.source}
@@ -159,6 +161,24 @@ def _expert(group: list[TimeRow], card: RateCard, site: str) -> CostEntry:
         first.simulated,
     )
     return entry.model_copy(update={"reader_id": first.reader_id, "minutes": float(minutes)})
+
+
+def _look(look: LookRow, card: RateCard, site: str) -> CostEntry:
+    rate = rate_for(card, look.role, site, look.worked_on)
+    minutes = exact(look.active_minutes or 0.0)
+    price = {
+        "per_hour": str(rate.per_hour),
+        "role": rate.role,
+        "site": rate.site,
+        "valid_from": rate.valid_from.isoformat(),
+        "source": rate.source,
+        "origin": "measured",
+        "look": look.look,
+        "day": look.worked_on.isoformat(),
+    }
+    amount = minutes * rate.per_hour / HOUR
+    entry = _entry(look.round, "reference", look.what, look.exam_id, amount, card, price, False)
+    return entry.model_copy(update={"minutes": float(minutes)})
 
 
 def _entry(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from redraft.cohort import Cohort
 from redraft.dataset.manifest import read_manifest
+from redraft.look_times import look_minutes, looks, roles
 from redraft.project import Project
 from redraft.rounds import get
 from redraft.worktime.contract import EXAM
 from redraft.worktime.entries import counted
 from redraft.worktime.store import active_minutes, measured
 from tasks.account.report import CostReport, cost_reports
-from tasks.account.rows import ComputeUse, StorageUse, TimeRow
+from tasks.account.rows import ComputeUse, LookRow, StorageUse, TimeRow
 from tasks.account.sensitivity import Alternatives
 
 
@@ -72,7 +73,44 @@ def reports(project: Project, number: int | None = None) -> tuple[CostReport, ..
         rows, compute, storage, project.rates, structures=[s.name for s in project.config.structures],
         currency=project.config.money.currency, site=project.config.money.site, bootstrap=project.config.bootstrap,
         seed=project.config.seed, alternatives=alternatives(project, rows),
+        looks=[look for n in wanted for look in look_rows(project, n)],
     )  # fmt: skip
+
+
+def look_rows(project: Project, number: int) -> list[LookRow]:
+    """Second looks that round `number` pays for, sorted: those that it was charged with.
+
+    Before it is accounted: those that are over, of this round or of an earlier one, and that no round was charged with
+    yet (work is reviewed after its round was closed, too). Whoever looked is paid, not only who decided. Once charged,
+    minutes and role stay those of the cost entry.
+    """
+    ledger = project.ledger
+    entries = {row["what"]: row for row in ledger.rows("cost_entry") if row["what"].startswith("look/")}
+    accounted = {row["round"] for row in ledger.rows("cost_entry")}
+    known = {look["record_id"]: look for look in looks(ledger)}
+    spent, paid_as = look_minutes(ledger, project.config.time), roles(ledger, project.config)
+    found = []
+    for record, account in sorted({*spent, *((look["record_id"], look["account_id"]) for look in known.values())}):
+        if record not in known:
+            continue  # still waits, or its readings were changed before anybody decided
+        look = known[record]
+        row = LookRow(
+            round=number, record_id=record, account_id=account, look=look["kind"], exam_id=look["exam_id"],
+            role=paid_as[account], worked_on=datetime.fromisoformat(look["at"]).date(),
+            active_minutes=round(spent[record, account]["active"], 4) if (record, account) in spent else None,
+        )  # fmt: skip
+        entry = entries.get(row.what)
+        if entry is not None:
+            paid = {"role": entry["rate"]["role"], "active_minutes": entry["minutes"]}
+            row = row.model_copy(update={**paid, "worked_on": date.fromisoformat(entry["rate"]["day"])})
+            if entry["round"] == number:
+                found.append(row)
+        elif row.active_minutes is None:
+            if look["round"] == number:
+                found.append(row)
+        elif number not in accounted and look["round"] <= number:
+            found.append(row)
+    return found
 
 
 def alternatives(project: Project, rows: Sequence[TimeRow]) -> Alternatives | None:

@@ -23,13 +23,14 @@ from tasks.account.content import (
     OriginTotal,
     PerExam,
     Savings,
+    SecondLooks,
     Total,
 )
 from tasks.account.cost import KINDS, CostEntry, cases, cost_entries
 from tasks.account.money import to_cent
 from tasks.account.origins import choose, name_of
 from tasks.account.rates import check_currency
-from tasks.account.rows import Case, ComputeUse, StorageUse, TimeRow, of_kind, only_kind
+from tasks.account.rows import Case, ComputeUse, LookRow, StorageUse, TimeRow, of_kind, only_kind
 from tasks.account.saving import Arms, arms, design_of, saving, weighted_mean
 from tasks.account.sensitivity import Alternatives, sensitivity
 
@@ -50,6 +51,7 @@ def cost_report(
     seed: int,
     simulated: bool | None = None,
     alternatives: Alternatives | None = None,
+    looks: Sequence[LookRow] = (),
 ) -> CostReport:
     """Report on one kind of times; rows may come in any order.
 
@@ -58,6 +60,7 @@ def cost_report(
     structures : names, in the order of the report.
     simulated : which kind of times; needed when rows hold both.
     alternatives : minutes of measured annotations by threshold, for the sensitivity table.
+    looks : second looks; they enter totals and no saving.
 
     Raises
     ------
@@ -69,7 +72,8 @@ def cost_report(
     check_currency(card, currency)
     kind = only_kind(rows, simulated)
     times, machine, stored = of_kind(rows, kind), of_kind(compute, kind), of_kind(storage, kind)
-    entries = cost_entries(times, machine, stored, card, currency=currency, site=site)
+    seen = of_kind(looks, kind)
+    entries = cost_entries(times, machine, stored, card, currency=currency, site=site, looks=seen)
     found = cases(times, card, site)
     main, *others = choose([case for case in found if case.finished and case.purpose == "training"])
     both = arms(main)
@@ -98,6 +102,7 @@ def cost_report(
         origins=_origins(times),
         other_savings=other_savings,
         sensitivity=sensitivity(times, alternatives, card, site=site, bootstrap=bootstrap, seed=seed),
+        second_looks=_second_looks(seen, entries),
     )
 
 
@@ -113,6 +118,7 @@ def cost_reports(
     bootstrap: Bootstrap,
     seed: int,
     alternatives: Alternatives | None = None,
+    looks: Sequence[LookRow] = (),
 ) -> tuple[CostReport, ...]:
     """One report per kind that occurs in times or in what machines used: measured first, then simulated."""
     return tuple(
@@ -128,8 +134,9 @@ def cost_reports(
             seed=seed,
             simulated=kind,
             alternatives=alternatives,
+            looks=looks,
         )
-        for kind in sorted({item.simulated for item in (*rows, *compute, *storage)})
+        for kind in sorted({item.simulated for item in (*rows, *looks, *compute, *storage)})
     )
 
 
@@ -304,6 +311,21 @@ def _origins(times: Sequence[TimeRow]) -> dict[str, OriginTotal]:
             minutes=math.fsum(sorted(row.active_minutes for row in rows)),
         )
     return result
+
+
+def _second_looks(seen: Sequence[LookRow], entries: Sequence[CostEntry]) -> SecondLooks:
+    names = {look.what for look in seen}
+
+    def count(kind: str) -> int:
+        return len({look.record_id for look in seen if look.look == kind})
+
+    return SecondLooks(
+        reviews=count("review"),
+        adjudications=count("adjudication"),
+        untimed=sum(look.active_minutes is None for look in seen),
+        minutes=math.fsum(sorted(look.active_minutes or 0.0 for look in seen)),
+        cost=to_cent(sum((e.amount for e in entries if e.what in names), Decimal(0))),
+    )
 
 
 def _of_origins(main: str, others: Sequence[OriginSavings], found: Sequence[Case]) -> tuple[str, ...]:

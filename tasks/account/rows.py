@@ -67,6 +67,28 @@ class TimeRow(Row):
         return self.drafted_by is not None and self.mode_probability is not None and self.mode_probability < 1
 
 
+class LookRow(Row):
+    """A reviewer's or an adjudicator's active minutes on one review or consensus, in the round that pays for them.
+
+    `active_minutes` is None where the page sent no times: such a look is counted and never estimated.
+    """
+
+    round: int
+    record_id: str
+    account_id: str
+    look: Literal["review", "adjudication"]
+    exam_id: str
+    role: str
+    active_minutes: Annotated[float, Field(ge=0)] | None
+    worked_on: date
+    simulated: Literal[False] = False
+
+    @property
+    def what(self) -> str:
+        """Name of its cost entry."""
+        return f"look/{self.record_id}/{self.account_id}"
+
+
 class ComputeUse(Row):
     """Machine seconds of one step of a round."""
 
@@ -108,7 +130,7 @@ class Case:
     money: dict[str | None, float]
 
 
-Flagged = TypeVar("Flagged", TimeRow, ComputeUse, StorageUse)
+Flagged = TypeVar("Flagged", TimeRow, LookRow, ComputeUse, StorageUse)
 
 
 def of_kind(rows: Iterable[Flagged], simulated: bool) -> list[Flagged]:

@@ -12,14 +12,15 @@ from redraft.digest import sha256_json
 from redraft.ledger import Tx
 from redraft.project import Project
 from redraft.steps import Context, Contract, Done, run_step
-from tasks.account.cost import cost_entries
-from tasks.account.records import time_rows, uses
+from tasks.account.cost import CostEntry, cost_entries
+from tasks.account.records import look_rows, time_rows, uses
 
 
 class AccountInputs(Contract):
     """Times and prices."""
 
     times_sha256: str
+    looks_sha256: str
     rates_sha256: str
 
 
@@ -38,7 +39,9 @@ def account(project_dir: str, number: int, token: int) -> AccountRef:
     project = Project.open(project_dir)
     ctx = Context(project, number, token, "account")
     rows = [row for row in time_rows(project) if row.round == number]
+    looks = look_rows(project, number)
     inputs = AccountInputs(
+        looks_sha256=sha256_json([look.model_dump(mode="json") for look in looks]),
         times_sha256=sha256_json([row.model_dump(mode="json", exclude={"worked_on"}) for row in rows]),
         rates_sha256=sha256_json(project.rates.model_dump(mode="json")),
     )
@@ -48,17 +51,19 @@ def account(project_dir: str, number: int, token: int) -> AccountRef:
             compute, storage = uses(project, number)
             entries = cost_entries(
                 rows, compute, storage, project.rates, currency=project.config.money.currency,
-                site=project.config.money.site,
+                site=project.config.money.site, looks=looks,
             )  # fmt: skip
         now = ctx.clock()
 
         def record(tx: Tx) -> None:
             record_rates(tx, project.rates, now)
+            # Entries are never changed: accounted again (other prices since), what was entered stays as it was.
+            known = {row["cost_entry_id"] for row in tx.rows("cost_entry", round=number)}
             tx.insert_many(
                 "cost_entry",
                 [
                     {
-                        "cost_entry_id": sha256_json([number, entry.kind, entry.what])[:24],
+                        "cost_entry_id": _identity(entry),
                         "round": entry.round,
                         "kind": entry.kind,
                         "what": entry.what,
@@ -72,6 +77,7 @@ def account(project_dir: str, number: int, token: int) -> AccountRef:
                         "at": now,
                     }
                     for entry in entries
+                    if _identity(entry) not in known
                 ],
             )
 
@@ -85,3 +91,7 @@ def account(project_dir: str, number: int, token: int) -> AccountRef:
         return Done(ref, record)
 
     return run_step(ctx, "account", inputs, AccountRef, body)
+
+
+def _identity(entry: CostEntry) -> str:
+    return sha256_json([entry.round, entry.kind, entry.what])[:24]

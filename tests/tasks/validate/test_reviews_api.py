@@ -192,7 +192,9 @@ def test_time_of_reviewers_is_measured_and_told(site: WebServer) -> None:
         rita.post(f"/api/reviews/{review['review_id']}", json={"decision": "accept"})
     looks = quality_report(project)["second_looks"]
     assert (looks["decided"], looks["timed"]) == (2, 1) and looks["active_minutes"] == pytest.approx(2.0, abs=0.05)
-    assert looks["unpriced"] == 1  # the rate card of the template has no role `reviewer`
+    # Rita reads nothing here: `dispatch.reviewer_role` says whose rate pays for her.
+    rate = next(r.per_hour for r in project.rates.rates if r.role == "radiologist")
+    assert looks["unpriced"] == 0 and float(looks["cost"]) == pytest.approx(float(rate) * 2 / 60, abs=0.5)
 
 
 def test_accepted_work_is_opened_again(site: WebServer) -> None:
