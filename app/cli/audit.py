@@ -44,8 +44,13 @@ def _print_trace(answer: dict[str, Any]) -> None:
         changed = "" if row["voxels_changed"] is None else f", {row['voxels_changed']} voxels changed"
         print(
             f"  {row['exam_id']} by {row['reader_id']}: {row['mode']}, {row['verdict']}{changed}, "
-            f"{row['minutes']} min ({row['origin']})"
+            f"{row['minutes']} min ({row['origin']})" + ("" if row["counts_now"] else ", counts no more")
         )
+        for look in row["reviews"]:
+            print(f"    second look ({look['why']}): {look['state']} by {look['account_id'] or 'nobody yet'}")
+    for row in answer["consensus"]:
+        by = f" by {row['adjudicated_by']}" if row["adjudicated_by"] else ""
+        print(f"  {row['exam_id']}: consensus of {len(row['readings'])} readings, {row['method']}{by}")
     print("\n3 Why these exams")
     for row in answer["selection"]:
         print(f"  {row['exam_id']} round {row['round']} ({row['chosen_by']}): {row['explanation'].get('sentence', '')}")
@@ -58,6 +63,9 @@ def _print_trace(answer: dict[str, Any]) -> None:
         print(f"  {row['kind']} by {row['by_whom']} (identity: {row['identity']}) at {row['at']}: {row['reason']}")
     if not answer["approval"]:
         print("  no decision yet")
+    for account, row in answer["accounts"].items():
+        reader = f", reads as {row['reader_id']}" if row["reader_id"] else ""
+        print(f"  account {account}: {', '.join(row['roles'])}{reader} ({row['state']} now)")
     print("\n6 Software")
     for name, value in answer["software"].items():
         print(f"  {name}: {value}")
@@ -67,7 +75,8 @@ def _print_trace(answer: dict[str, Any]) -> None:
     excluded = answer["exclusions"]
     print(
         f"\n8 Exclusions: {len(excluded['series'])} series not admitted, "
-        f"{len(excluded['annotations_refused'])} annotations refused, {len(excluded['steps_failed'])} failed step runs"
+        f"{len(excluded['annotations_refused'])} annotations refused, "
+        f"{len(excluded['steps_failed'])} failed step runs, {len(excluded['exams_sent_back'])} exams sent back, {len(excluded['seeded_errors'])} known-wrong drafts"
     )
 
 

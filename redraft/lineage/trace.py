@@ -34,7 +34,7 @@ def trace(project: Project, name: str) -> dict[str, Any]:
     Returns
     -------
     dict with the keys training, annotations (every reading), consensus (of several readings), selection, criteria,
-    approval, software, integrity, exclusions.
+    approval, accounts (behind reviews, adjudications and the approval), software, integrity, exclusions.
     """
     ledger = project.ledger
     model = find_model(project, name)
@@ -74,6 +74,9 @@ def trace(project: Project, name: str) -> dict[str, Any]:
     cohort = Cohort(project)
     now = [cohort.label_of(exam_id) for exam_id in train_exams]
     counting = {identity for label in now if label is not None for identity in label.readings}
+    named = {look["account_id"] for row in annotations for look in reviews.get(row["annotation_id"], [])}
+    named |= {row["account_id"] for row in consensus.values() if row["consensus_id"] in labels}
+    named |= {row["by_whom"] for row in decisions if row["identity"] == "authenticated"}
     return {
         "model": {
             "digest": digest,
@@ -153,6 +156,11 @@ def trace(project: Project, name: str) -> dict[str, Any]:
             {k: row[k] for k in ("decision_id", "kind", "by_whom", "identity", "reason", "at", "round")}
             for row in decisions
         ],
+        "accounts": {
+            row["account_id"]: {key: row[key] for key in ("reader_id", "roles", "state", "added_at", "added_by")}
+            for row in ledger.rows("account")
+            if row["account_id"] in named
+        },
         "software": {
             **(model["software"] or {}),
             "code": runs["retrain"]["inputs"]["code"] if "retrain" in runs else None,
@@ -174,6 +182,12 @@ def trace(project: Project, name: str) -> dict[str, Any]:
                 for row in ledger.rows("rejection")
             ],
             "seeded_errors": sorted(row["assignment_id"] for row in ledger.rows("seeded_error")),
+            # Of assisted training work, as each round planned it; labels of such work are never among `annotations`.
+            "seeded_share": {
+                row["number"]: row["config"].get("dispatch", {}).get("seeded_errors", {}).get("share", 0.0)
+                for row in ledger.rows("round")
+                if row["number"] <= number
+            },
             "steps_failed": [
                 {k: row[k] for k in ("round", "step", "error", "started_at")}
                 for row in ledger.rows("step_run")
