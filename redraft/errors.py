@@ -171,8 +171,10 @@ class TooManyAttempts(SignInError):
     code = "sign_in.too_many"
     retry = True
 
-    def __init__(self, what: str, do: str, wait_seconds: int):
-        super().__init__(what, do)
+    def __init__(
+        self, what: str, do: str = "", wait_seconds: int = 0, *, code: str | None = None, retry: bool | None = None
+    ):  # fmt: skip
+        super().__init__(what, do, code=code, retry=retry)
         self.wait_seconds = wait_seconds
 
 

@@ -237,14 +237,15 @@ def promote(
     from redraft.decisions import APPROVER, check, decide, verified
     from redraft.errors import UsageError
 
+    if recorded is not None and (approve is not None or by or reason or record_only):
+        raise UsageError("--decision names a decision that was made.", "Give it alone.")
+    if recorded is None and (approve is None or not by or not reason):
+        raise UsageError("A decision is to approve or to hold.", "Give --approve or --hold, --by and --reason.")
     project = open_project(project_dir)
     if recorded is not None:
-        if approve is not None or by or reason or record_only:
-            raise UsageError("--decision names a decision that was made.", "Give it alone.")
         decision = str(verified(project, number, recorded)["decision_id"])
     else:
-        if approve is None:
-            raise UsageError("A decision is to approve or to hold.", "Give --approve or --hold, --by and --reason.")
+        assert approve is not None
         check(project, number, approve=approve, reason=reason)  # before a password is asked for
         who = prove(project, by, password_file, roles=(APPROVER,), act=f"decision about round {number}")
         decision = decide(project, number, approve=approve, by=who, reason=reason, now=datetime.now(UTC))
