@@ -142,7 +142,9 @@ class Ledger:
     def create(cls, url: str) -> Ledger:
         """Create the schema in an empty database (or bring an older one up to date)."""
         if url.startswith("sqlite:///"):
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(url.removeprefix("sqlite:///"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600, exist_ok=True)  # before SQLite opens it: its log takes the file's mode
         from redraft.ledger.migrate import upgrade
 
         ledger = cls(_engine(url))

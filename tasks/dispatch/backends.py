@@ -190,7 +190,10 @@ class FolderBackend:
                     pass
             read_volume(label)
         except (ReadError, OSError, EOFError, zlib.error) as error:
-            raise bad("unreadable", "label.nii.gz cannot be read.", "Save it again; it may be half copied.") from error
+            # Colours instead of labels are no damage: judged on arrival, they go back to their reader with the reason.
+            if not (isinstance(error, ReadError) and error.rule == "not_scalar"):
+                do = "Save it again; it may be half copied."
+                raise bad("unreadable", "label.nii.gz cannot be read.", do) from error
         return Returned(assignment, label, sha256_file(label), result)
 
     def _check_words(self, result: Result, task: Task, bad: Bad) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,7 @@ from pydantic import Field
 
 from redraft import second_reads
 from redraft.cohort import COUNTED, Cohort
-from redraft.digest import sha256_bytes, sha256_json
+from redraft.digest import sha256_bytes, sha256_file, sha256_json
 from redraft.errors import IntegrityError, ReadError
 from redraft.files import write_bytes
 from redraft.ledger import AssignmentState, Tx, move_assignment
@@ -77,8 +81,33 @@ def arrive(project_dir: str, number: int, token: int, collected: dict[str, Any])
     ctx = Context(project, number, token, "validate")
     cohort = Cohort(project)
     items = [i for i in collected["items"] if cohort.assignments[i["assignment_id"]]["state"] in EXPECTED]
-    ref = _take_in(ctx, cohort, items) if items else ArriveRef(valid=0, refused={})
+    with _held(project, items) as held:
+        ref = _take_in(ctx, cohort, held) if held else ArriveRef(valid=0, refused={})
     return ref.model_copy(update={"consensus": put_together(ctx, closing=False)})
+
+
+@contextmanager
+def _held(project: Project, items: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The items with labels of our own that nobody can save over: what is judged is what is stored.
+
+    A label that is no longer what was collected (its reader saved it again) is left out: the next collecting has it.
+    """
+    with TemporaryDirectory(dir=project.state, prefix="arriving-") as made:
+        found = []
+        for item in items:
+            if item["label"] is None:
+                found.append(item)
+                continue
+            source = project.root / item["label"]
+            copy = Path(made) / item["assignment_id"] / source.name
+            copy.parent.mkdir()
+            try:
+                shutil.copyfile(source, copy)
+            except FileNotFoundError:
+                continue
+            if sha256_file(copy) == item["label_sha256"]:
+                found.append({**item, "label": str(copy)})
+        yield found
 
 
 def _take_in(ctx: Context, cohort: Cohort, items: list[dict[str, Any]]) -> ArriveRef:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from redraft.config.schema import Structure
-from redraft.errors import ReadError
 from redraft.volumes import Volume, grid_difference, read_volume
 from tasks.validate.flags import CLOCKED, is_unchanged_accept
 
@@ -44,9 +43,6 @@ def measure(item: ReturnedLabel, structures: Sequence[Structure]) -> dict[str, A
     difference = grid_difference(image, label)
     same_grid = difference is None
     array = label.array
-    if array.dtype.kind not in "biuf":
-        what = f"Assignment {item.assignment_id}: the label holds {array.dtype} values, no numbers."
-        raise ReadError(what, "Export one integer per voxel.", rule="unreadable", measured={"type": str(array.dtype)})
     finite = bool(np.isfinite(array).all())
     integral = finite and bool((array == np.rint(array)).all())
     allowed = {0, *(s.value for s in structures)}

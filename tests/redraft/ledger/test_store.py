@@ -45,6 +45,19 @@ def test_every_write_leaves_one_event_with_the_whole_row(empty: Ledger) -> None:
     }
 
 
+def test_nobody_else_reads_the_ledger_nor_its_log(tmp_path: Path) -> None:
+    """Names stand in the database and, until it is emptied, in its log: both are their owner's alone from the start."""
+    before = os.umask(0o022)
+    try:
+        ledger = Ledger.create(f"sqlite:///{tmp_path}/ledger.db")
+        with ledger.tx("me", NOW) as tx:
+            tx.insert("subject", subject("s1"))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"ledger.db": 0o600, "ledger.db-wal": 0o600, "ledger.db-shm": 0o600}
+
+
 def test_hash_chain_is_what_the_design_says(ledger: Ledger) -> None:
     """Every hash is SHA-256 over the canonical JSON of the event and its predecessor's hash."""
     previous = GENESIS

@@ -134,18 +134,3 @@ def test_a_result_that_was_forged_is_not_made_good(closed: Project) -> None:
     (folder / "result.json").write_text(json.dumps({**result, "origin": "measured"}))
     open_next(closed)
     assert collect.fn(str(closed.root), 3, None).unreadable[folder.name] in ("token", "unsigned")
-
-
-def test_a_label_in_colours_is_named_and_holds_nothing_up(closed: Project) -> None:
-    """A colour picture saved as label.nii.gz goes to the unreadable ones; it does not end the collecting of others."""
-    import nibabel as nib
-
-    from tasks.dispatch.step import collect
-
-    rows = closed.ledger.rows("assignment", round=2, state="CARRIED_OVER")
-    folder = closed.work / next(row["assignment_id"] for row in rows if row["attempt"] == 1)
-    finish(folder, json.loads((folder / "task.json").read_text())["token"])
-    image = read_volume(folder / "image.nii.gz")
-    colours = np.zeros(image.shape, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
-    nib.save(nib.Nifti1Image(colours, image.affine), folder / "label.nii.gz")
-    assert collect.fn(str(closed.root), 2, None).unreadable[folder.name] == "unreadable"

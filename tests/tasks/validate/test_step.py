@@ -76,7 +76,7 @@ def test_good_work_is_kept_and_bad_work_goes_back(out: Project) -> None:
     by_name = {kind: ref.refused.get(folder.name) for kind, folder in folders.items()}
     assert ref.valid == 1
     assert by_name == {
-        "good": None, "mirrored": ["flipped", "grid"], "empty": ["required_empty"], "colour": ["unreadable"],
+        "good": None, "mirrored": ["flipped", "grid"], "empty": ["required_empty"], "colour": ["not_scalar"],
     }  # fmt: skip
     states = {row["assignment_id"]: row["state"] for row in out.ledger.rows("assignment", round=2)}
     assert states[folders["good"].name] == "ACCEPTED"
@@ -117,6 +117,26 @@ def test_free_text_never_reaches_the_records(out: Project) -> None:
     for path in out.root.rglob("*"):
         if path.is_file() and not path.is_relative_to(out.work):
             assert b"Mueller" not in path.read_bytes(), path.name
+
+
+def test_what_was_saved_again_meanwhile_is_not_taken_in(out: Project) -> None:
+    """A label that is another one when it is judged than when it was collected waits for the next collecting."""
+    from tasks.dispatch.step import collect
+    from tasks.validate.step import arrive
+
+    work = out.ledger.rows("assignment", round=2, state="DISPATCHED")[0]
+    folder = hand_in(out, work)
+    back = collect.fn(str(out.root), 2, None).model_dump(mode="json")
+    image = read_volume(folder / "image.nii.gz")
+    other = np.zeros(image.shape, np.uint8)
+    other[1:9, 2:8, 2:6] = 1
+    write_volume(folder / "label.nii.gz", image.like(other))
+    assert arrive.fn(str(out.root), 2, None, back).valid == 0
+    assert out.ledger.one("assignment", assignment_id=folder.name)["state"] == "DISPATCHED"
+    assert receive(out).valid == 1
+    (note,) = out.ledger.rows("annotation", assignment_id=folder.name)
+    np.testing.assert_array_equal(read_volume(out.root / note["path"]).array, other)
+    assert not list(out.state.glob("arriving-*"))
 
 
 def test_nothing_back_is_no_error(out: Project) -> None:
