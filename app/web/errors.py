@@ -81,6 +81,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DBAPIError, _database)
+    app.add_exception_handler(UnicodeEncodeError, _no_text)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -129,6 +130,12 @@ async def _database(request: Request, error: Exception) -> Response:
         do = "Tell who runs redraft; what is on this page is kept here until it is saved."
         return _answer(request, WebError(507, "storage.full", what, do, retry=True), 507)
     return await _unexpected(request, error)
+
+
+async def _no_text(request: Request, error: Exception) -> Response:
+    """JSON can carry halves of characters, which no file and no database takes."""
+    what = "The request holds text that is none (half a character)."
+    return _answer(request, WebError(422, "web.validation", what, "Type it again."), 422)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -55,6 +55,21 @@ def test_a_result_of_an_earlier_handing_out_does_not_end_the_work(server: WebSer
     assert name in items and not failed
 
 
+def test_halves_of_characters_are_refused_in_words(server: WebServer) -> None:
+    """JSON can say `\\ud800`: a remark or an id of it is 422 and changes nothing, and handing in works afterwards."""
+    client, url, row = work_on(server, "axial")
+    server.add("rita", "reviewer")
+    put(client, url, packed(drawing(1)), 0)
+    half = '{"sitting": "tab-1", "number": 1, "verdict": "correct", "remark": "\\ud800"}'
+    said = {"headers": {"Content-Type": "application/json"}}
+    error(client.post(f"{url}/submit", content=half, **said), 422, "work.remark")  # type: ignore[arg-type]
+    assert not (server.project.work / row["assignment_id"] / "label.nii.gz").exists()
+    reopen = '{"annotation_id": "\\ud800"}'
+    found = server.sign_in("rita").post("/api/reviews", content=reopen, **said)  # type: ignore[arg-type]
+    assert found.status_code == 422 and found.json()["error"]["what"]
+    assert submit(client, url, 1, "correct").status_code == 200
+
+
 @contextmanager
 def full_disk() -> Iterator[None]:
     """No file of this process grows."""

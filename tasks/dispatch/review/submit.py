@@ -124,6 +124,9 @@ def check_words(task: Task, said: Said) -> None:
     """Verdict, reason and remark fit the task and one another. Raises UsageError."""
     if said.remark and len(said.remark) > MAX_REMARK:
         raise UsageError(f"The remark is longer than {MAX_REMARK} characters.", "Shorten it.", code="work.remark")
+    if said.remark and any("\ud800" <= letter <= "\udfff" for letter in said.remark):
+        what = "The remark holds half a character, which cannot be stored."
+        raise UsageError(what, "Type it again.", code="work.remark")
     if said.verdict == "reject":
         reason = BY_CODE.get(said.reason_code or "")
         if reason is None or reason not in reasons_for(task.mode):

@@ -131,7 +131,7 @@ def test_values_that_are_no_numbers_are_unreadable(tmp_path: Path, kind: str) ->
         array = label_array().astype(np.complex64)
     with pytest.raises(ReadError) as caught:
         row(tmp_path, array)
-    assert caught.value.rule == "unreadable" and caught.value.do
+    assert caught.value.rule == "not_scalar" and caught.value.do
 
 
 def test_changed_voxels_are_counted_against_the_draft(tmp_path: Path) -> None:
