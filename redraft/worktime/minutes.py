@@ -128,6 +128,16 @@ def split_times(
     return tuple(_window(placed, own, together, *_bounds(window)) for window in windows)
 
 
+def active_spans(batches: Iterable[RawBatch], thresholds: Thresholds) -> tuple[tuple[int, int], ...]:
+    """When the reader was active, microseconds of the server's clock, in order and apart."""
+    by_sitting: dict[str, list[RawBatch]] = {}
+    for batch in batches:
+        by_sitting.setdefault(batch.sitting, []).append(batch)
+    placed = [place(by_sitting[name], thresholds.away_after_seconds) for name in sorted(by_sitting)]
+    together = merged([pieces(one, thresholds) for one in placed if one.events])
+    return union((piece.start, piece.end) for piece in together if piece.state == "active")
+
+
 def merged(sittings: Sequence[Sequence[Piece]]) -> list[Piece]:
     """One line of pieces from several: at each moment the most active sitting's, of these the last acted in."""
     edges = sorted({edge for line in sittings for piece in line for edge in (piece.start, piece.end)})

@@ -12,16 +12,20 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from sqlalchemy import select
+
 from redraft.config.schema import WorkTime as Settings
 from redraft.digest import sha256_json
 from redraft.errors import ConflictError, StateError
 from redraft.ledger import AssignmentState, Ledger
-from redraft.ledger.tables import plain
+from redraft.ledger.tables import metadata, plain
 from redraft.worktime.contract import Batch, Event
-from redraft.worktime.minutes import WorkTime, work_time
-from redraft.worktime.place import RawBatch, Thresholds
+from redraft.worktime.minutes import WorkTime, active_spans, work_time
+from redraft.worktime.place import SECOND, RawBatch, Thresholds, micro
 
 MEASURED = "time.measured"
+# The reader was active on another exam in the same seconds, which are counted for both.
+AT_ONCE = "exams_at_once"
 REFUSED = "time.refused"
 # Work that nobody goes on with; what was done before its submission may still arrive.
 ENDED = frozenset(
@@ -179,7 +183,7 @@ def measure(ledger: Ledger, assignment_id: str, *, at: datetime, actor: str) -> 
         events_sha256=events_digest(found),
         minutes=time.minutes(),
         offline_seconds=time.offline_seconds,
-        flags=list(time.flags),
+        flags=sorted({*time.flags, *_at_once(ledger, work, found, thresholds(settings), since, at)}),
     )
     with ledger.tx(actor, at) as tx:
         tx.event(MEASURED, asdict(record))
@@ -234,6 +238,38 @@ def active_minutes(ledger: Ledger, record: Measured, seconds: Sequence[float]) -
 def thresholds(settings: Settings) -> Thresholds:
     """The two that tell active, idle and away apart."""
     return Thresholds(settings.idle_after_seconds, settings.away_after_seconds)
+
+
+def _at_once(
+    ledger: Ledger, work: dict[str, Any], found: list[RawBatch], limits: Thresholds, since: datetime | None,
+    until: datetime,
+) -> set[str]:  # fmt: skip
+    """The flag AT_ONCE, where the reader was active here and on another assignment for a second or more at one time."""
+    if not found:
+        return set()
+    table = metadata.tables["time_batch"]
+    begun = min(batch.received_at for batch in found)
+    query = select(table).where(
+        table.c.reader_id == work["reader_id"], table.c.assignment_id != work["assignment_id"],
+        table.c.received_at >= plain(begun), table.c.received_at <= plain(until),
+    )  # fmt: skip
+    others: dict[str, list[RawBatch]] = {}
+    with ledger.engine.connect() as connection:
+        for row in connection.execute(query):
+            events = tuple(Event.model_validate(event) for event in row.events)
+            received = datetime.fromisoformat(row.received_at)
+            others.setdefault(row.assignment_id, []).append(
+                RawBatch(row.sitting, row.number, row.sent_ms, received, events)
+            )
+    low, high = (0 if since is None else micro(since)), micro(until)
+    here = active_spans(found, limits)
+    for batches_there in others.values():
+        both = 0
+        for start, end in active_spans(batches_there, limits):
+            both += sum(max(0, min(b, end, high) - max(a, start, low)) for a, b in here)
+        if both >= SECOND:
+            return {AT_ONCE}
+    return set()
 
 
 def _last_submission(ledger: Ledger, assignment_id: str) -> datetime | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from redraft.project import Project
 from redraft.worktime.recheck import recheck
-from redraft.worktime.store import MEASURED
+from redraft.worktime.store import MEASURED, measure
 from tests.servers.web import running_web
 
 
@@ -52,3 +53,30 @@ def test_measured_minutes_reach_the_ledger(project: Project) -> None:
     assert answer.json()["minutes"]["kidney"]["active"] == round(5 / 60, 4)
     assert len(ledger.rows("audit_event", kind=MEASURED)) == 1
     assert list(recheck(ledger)) == [(note["annotation_id"], [])]
+
+
+def test_work_on_two_exams_at_once_is_flagged(project: Project) -> None:
+    """Acting to and fro counts for both exams, and each submission says so; one exam after the other does not."""
+    ledger = project.ledger
+    rows = [row for row in ledger.rows("assignment", round=2) if row["mode"] == "assisted"]
+    reader = max((row["reader_id"] for row in rows), key=[row["reader_id"] for row in rows].count)
+    first, second, *_ = [row["assignment_id"] for row in rows if row["reader_id"] == reader]
+    now = datetime.now(UTC)
+    with running_web(project, clock=lambda: now) as server:
+        server.add("somebody", reader=reader)
+        client = server.sign_in("somebody")
+
+        def work(name: str, sitting: str, start: float) -> None:
+            body = {"sitting": sitting, "number": 0, "sent_ms": 20_000}
+            acts = events(("open", start), *(("input", start + n) for n in range(1, 9)))
+            assert client.post(f"/api/work/{name}/time", json={**body, "events": acts}).status_code == 200
+
+        def flags(name: str) -> list[str]:
+            measure(ledger, name, at=now, actor="test")
+            return [e["payload"]["flags"] for e in ledger.rows("audit_event", kind=MEASURED)][-1]
+
+        work(first, "a", 0)
+        work(second, "b", 10)
+        assert "exams_at_once" not in flags(first) + flags(second)
+        work(second, "c", 4)
+        assert "exams_at_once" in flags(first) and "exams_at_once" in flags(second)
