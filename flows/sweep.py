@@ -7,13 +7,14 @@ complete or past its deadline. Events that ask for a sweep are hints; what is to
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import flow
 
 from flows.close_round import close_round, receive
 from redraft import rounds
+from redraft.desk.retention import clear_finished
 from redraft.errors import ConflictError
 from redraft.ledger import RoundState
 from redraft.project import Project
@@ -38,6 +39,7 @@ class SweepRef(Contract):
     waits : what a person has to look at, in sentences.
     late : withdrawn assignments whose readers finished them all the same; their packages are kept.
     closed : the round that was closed.
+    cleared : pieces of work that have been over for so long that the desk keeps them no more.
     """
 
     round: int | None = None
@@ -51,6 +53,7 @@ class SweepRef(Contract):
     complete: int = 0
     exams: int = 0
     closed: int | None = None
+    cleared: int = 0
 
 
 @flow(name="sweep", persist_result=False, retries=0)
@@ -72,6 +75,15 @@ def run_sweep(project_dir: str, clock: Callable[[], datetime] = utc_now) -> Swee
         What receiving or closing ran into. A round that failed is left to a person by the next sweeps.
     """
     project = Project.open(project_dir)
+    cleared = clear_finished(project, clock() - timedelta(days=project.config.web.keep_days))
+    out = _sweep(project, project_dir, clock)
+    if cleared:
+        did = (*out.did, f"cleared the desk of {cleared} pieces of work that are long over")
+        out = out.model_copy(update={"cleared": cleared, "did": did})
+    return out
+
+
+def _sweep(project: Project, project_dir: str, clock: Callable[[], datetime]) -> SweepRef:
     live = rounds.current(project)
     if live is None:
         return SweepRef()

@@ -76,7 +76,8 @@ def _print_trace(answer: dict[str, Any]) -> None:
     print(
         f"\n8 Exclusions: {len(excluded['series'])} series not admitted, "
         f"{len(excluded['annotations_refused'])} annotations refused, "
-        f"{len(excluded['steps_failed'])} failed step runs, {len(excluded['exams_sent_back'])} exams sent back, {len(excluded['seeded_errors'])} known-wrong drafts"
+        f"{len(excluded['steps_failed'])} failed step runs, "
+        f"{len(excluded['exams_sent_back'])} exams sent back, {len(excluded['seeded_errors'])} known-wrong drafts"
     )
 
 

@@ -55,6 +55,8 @@ def _print(out: SweepRef, as_json: bool, *, once: bool) -> None:
         print_json(content) if once else print(json.dumps(content), flush=True)
         return
     if out.round is None:
+        for line in out.did:
+            print(line, flush=True)
         if once:
             print("No round is open.")
         return

@@ -303,6 +303,8 @@ class Web(Section):
     max_upload_mb: Annotated[int, Field(ge=1)] = 64
     # Sweep by itself (take in what is finished, close what is complete) every so often; never when 0.
     sweep_minutes: Annotated[float, Field(ge=0)] = 5.0
+    # Autosaves of work that is over are kept this long after its round was closed (redraft/desk/retention.py).
+    keep_days: Annotated[float, Field(ge=1)] = 30.0
 
 
 class Train(Section):

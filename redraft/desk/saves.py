@@ -220,6 +220,24 @@ class WorkStore:
         finally:
             os.close(handle)
 
+    def forget(self, assignment: str, *, keep: int) -> bool:
+        """Clear work that is over, but for its newest `keep` autosaves and offers that are open; whether any went."""
+        query = select(autosave.c.number, autosave.c.path).where(autosave.c.assignment_id == assignment)
+        settled = (offer.c.assignment_id == assignment, offer.c.state != "open")
+        with self._write() as connection:
+            out = connection.execute(query.order_by(autosave.c.number.desc())).all()[keep:]
+            numbers = [row.number for row in out]
+            done = connection.execute(
+                delete(autosave).where(autosave.c.assignment_id == assignment, autosave.c.number.in_(numbers))
+            ).rowcount
+            done += connection.execute(delete(offer).where(*settled)).rowcount
+            for table in (tab, viewing):
+                done += connection.execute(delete(table).where(table.c.assignment_id == assignment)).rowcount
+            gone = self._unused(connection, [row.path for row in out])
+        self._unlink(gone)
+        self.sweep(assignment)
+        return done > 0
+
     def sweep(self, assignment: str) -> int:
         """Remove files that no row names, left by a crash; returns how many went."""
         folder = self.folder / assignment
