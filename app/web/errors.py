@@ -81,7 +81,8 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DBAPIError, _database)
-    app.add_exception_handler(UnicodeEncodeError, _no_text)
+    app.add_exception_handler(UnicodeEncodeError, _no_value)
+    app.add_exception_handler(OverflowError, _no_value)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -132,10 +133,10 @@ async def _database(request: Request, error: Exception) -> Response:
     return await _unexpected(request, error)
 
 
-async def _no_text(request: Request, error: Exception) -> Response:
-    """JSON can carry halves of characters, which no file and no database takes."""
-    what = "The request holds text that is none (half a character)."
-    return _answer(request, WebError(422, "web.validation", what, "Type it again."), 422)
+async def _no_value(request: Request, error: Exception) -> Response:
+    """JSON and addresses can carry halves of characters and numbers of any size, which no database takes."""
+    what = "The request holds a number that is far too large, or text that is none (half a character)."
+    return _answer(request, WebError(422, "web.validation", what, "Reload the page."), 422)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -70,6 +70,16 @@ def test_halves_of_characters_are_refused_in_words(server: WebServer) -> None:
     assert submit(client, url, 1, "correct").status_code == 200
 
 
+def test_numbers_beyond_all_measure_are_refused(server: WebServer) -> None:
+    """An autosave, an offer, a slice of number 10^20 are no error of the server's."""
+    client, url, _ = work_on(server, "axial")
+    for path in ("mask?number=", "offers/", "slice?axis=2&index="):
+        assert client.get(f"{url}/{path}{10**20}").status_code in (404, 422), path
+    assert put(client, url, packed(drawing(1)), 10**20).status_code in (409, 422)
+    assert submit(client, url, 10**20, "correct").status_code in (409, 422)
+    assert put(client, url, packed(drawing(1)), 0).json()["number"] == 1
+
+
 @contextmanager
 def full_disk() -> Iterator[None]:
     """No file of this process grows."""
