@@ -34,7 +34,8 @@ def reader_page(ledger: Ledger, reader_id: str) -> dict[str, Any]:
     dict
         `minutes`: per structure, mode and origin the number of exams and their median active minutes (origins are
         never pooled); `verdicts`: counts on assisted exams; `agreement`: Dice and surface Dice with another reader,
-        oldest first; `flags`: own soft flags, latest first; `seeded`: known-wrong drafts met and noticed.
+        oldest first; `flags`: own soft flags, latest first; `seeded`: known-wrong drafts met and noticed in closed
+        rounds.
     """
     return {
         "reader_id": reader_id,
@@ -122,11 +123,14 @@ def _flags(ledger: Ledger, reader_id: str, most: int = 20) -> list[dict[str, Any
 
 
 def _seeded(ledger: Ledger, reader_id: str) -> dict[str, int]:
-    seeded, assignment = metadata.tables["seeded_error"], metadata.tables["assignment"]
+    """Of closed rounds: while one goes on, the count after each hand-in would tell which draft it was, and that those
+    to come are right."""
+    seeded, assignment, round_ = (metadata.tables[name] for name in ("seeded_error", "assignment", "round"))
     query = (
         select(seeded.c.outcome)
         .join(assignment, assignment.c.assignment_id == seeded.c.assignment_id)
-        .where(assignment.c.reader_id == reader_id, seeded.c.outcome != "pending")
+        .join(round_, round_.c.number == seeded.c.round)
+        .where(assignment.c.reader_id == reader_id, seeded.c.outcome != "pending", round_.c.closed_at.is_not(None))
     )
     with ledger.engine.connect() as connection:
         outcomes = [row.outcome for row in connection.execute(query)]

@@ -9,6 +9,7 @@ import pytest
 
 from redraft.cohort import Cohort
 from redraft.digest import sha256_file
+from redraft.people import reader_page
 from redraft.project import Project
 from redraft.volumes import read_volume, write_volume
 from tests.tasks.validate.made_readings import (
@@ -97,3 +98,9 @@ def test_seeded_errors_are_judged_and_never_learned_from(tiny: TINY, mended: str
     readings = [row for rows in Cohort(project).readings.values() for row in rows]
     assert all(row["assignment_id"] != "quality-1" for row in readings)
     assert broken(project) == []
+    # Nothing tells the reader while the round goes on: the next drafts would be read with other eyes.
+    assert reader_page(project.ledger, "reader-2")["seeded"] == {"n": 0, "noticed": 0}
+    with project.ledger.tx("test") as tx:
+        tx.update("round", {"number": error["round"]}, {"closed_at": NOW})
+    noticed = int(expected[mended] == "detected")
+    assert reader_page(project.ledger, "reader-2")["seeded"] == {"n": 1, "noticed": noticed}
