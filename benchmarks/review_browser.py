@@ -1,12 +1,13 @@
-"""What the workstation costs in a real browser (Chromium, software rendering): the first slice, the volume, a stroke, a save.
+"""What the workstation costs in a real browser (Chromium, software rendering): first slice, volume, strokes, a save.
 
-`python -m benchmarks.review_browser [slices …]`: 512×512×300 and ×600 by default. Against the stand-in server of
-app/web/ui/test, which answers from memory: the browser is measured, not the server (that is benchmarks/review_server.py).
+`python -m benchmarks.review_browser [slices …]`: 512×512×300 and ×600 by default. Against benchmarks/stand_in.py,
+which answers from memory: the browser is measured, not the server (that is benchmarks/review_server.py).
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import sys
 import time
@@ -15,13 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from app.web.ui.test.stand_in import StandIn, synthetic
+from benchmarks.stand_in import StandIn, synthetic
 
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox --headless=new --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--headless=new",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 # From the pointer's event to the end of the frame that shows it.
 WATCH = """() => {
   const app = window.workstation;
@@ -74,11 +81,11 @@ def measure(page: Any, exam: StandIn, shots: Path | None = None) -> dict[str, An
     page.wait_for_function("() => window.workstation.save.clean && window.workstation.save.number > 0", timeout=60_000)
     saved = (time.monotonic() - before) * 1000
     # What is on the server is what is on the screen, voxel for voxel.
-    page.evaluate("() => crypto.subtle.digest('SHA-256', window.workstation.editor.mask).then((d) => { window.digest = "
-                  "Array.from(new Uint8Array(d), (b) => b.toString(16).padStart(2, '0')).join('') })")
+    page.evaluate(
+        "() => crypto.subtle.digest('SHA-256', window.workstation.editor.mask).then((d) => { window.digest = "
+        "Array.from(new Uint8Array(d), (b) => b.toString(16).padStart(2, '0')).join('') })"
+    )
     page.wait_for_function("() => window.digest")
-    import hashlib
-
     sent = hashlib.sha256(gzip.decompress(exam.saves[-1])).hexdigest()
     windows = page.evaluate("""async () => {
       const { scene } = window.workstation;
@@ -103,7 +110,8 @@ def measure(page: Any, exam: StandIn, shots: Path | None = None) -> dict[str, An
       return times;
     }""")
     return {
-        "first_slice_ms": round(first), "image_ms": marks["image"], "mask_ms": marks["mask"], "ready_ms": marks["ready"],
+        "first_slice_ms": round(first), "image_ms": marks["image"],
+        "mask_ms": marks["mask"], "ready_ms": marks["ready"],
         "longest_task_loading_ms": round(loading),
         "longest_task_working_ms": round(page.evaluate("() => window.longest")),
         "stroke_ms": {plane: _spread(values) for plane, values in strokes.items()},
@@ -140,7 +148,9 @@ def main(arguments: list[str]) -> None:
             page.on("console", lambda message, said=said: said.append(message.text))
             page.on("pageerror", lambda error, said=said: said.append(str(error)))
             try:
-                print(json.dumps({"shape": [512, 512, depth], **measure(page, exam, shots), "console": said}), flush=True)
+                print(
+                    json.dumps({"shape": [512, 512, depth], **measure(page, exam, shots), "console": said}), flush=True
+                )
             except Exception:
                 page.screenshot(path=str(shots / "failed.png"))
                 print(said, file=sys.stderr)

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from app.web.front import HEADERS
 
-WEB = Path(__file__).parents[2]
+WEB = Path(__file__).parents[1] / "app" / "web"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".mjs": "text/javascript"}
 
 
@@ -106,12 +106,13 @@ class StandIn:
             "uncertainty": {"axis": 2, "exam": bumps, "structures": {}} if self.draft else None,
             "windows": [{"name": "soft tissue", "low": -160, "high": 240}, {"name": "lung", "low": -1350, "high": 150},
                         {"name": "bone", "low": -500, "high": 1300}],
-            "reasons": [{"code": "draft_unusable", "words": "The draft is of no use; I drew it anew.", "no_label": False},
+            "reasons": [{"code": "draft_unusable", "words": "The draft is of no use.", "no_label": False},
                         {"code": "poor_image", "words": "The image is too poor to segment.", "no_label": True}],
-            "autosave": {"number": len(self.saves), "at": "2026-11-21T09:00:00Z", "verdict": None} if self.saves else None,
+            "autosave": {"number": len(self.saves), "at": "2026-11-21T09:00:00Z"} if self.saves else None,
             "tab": {"mine": True, "held_by_other": False},
             "lease": {"expires_at": "2026-11-28T17:00:00Z", "extensions_left": 2, "expired": False},
-            "time": {"heartbeat_seconds": 15, "idle_after_seconds": 60}, "returned": None, "offers": [],
+            "time": {"heartbeat_seconds": 15, "idle_after_seconds": 60, "away_after_seconds": 300},
+            "returned": None, "offers": [],
             "notes": ["A small planned share of the drafts in this project is wrong on purpose."] if self.draft else [],
         }  # fmt: skip
 
@@ -163,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path == "/api/work/a1":
             return self._json(exam.info())
         if url.path == "/api/work/a1/image":
-            values = memoryview(exam.image.reshape(-1, order="F")).cast("B")
+            values = exam.image.reshape(-1, order="F").view(np.uint8).data
             return self._send(200, "application/octet-stream", header(exam.image.shape, exam.affine), values)
         if url.path == "/api/work/a1/slice":
             values = exam.image.take(int(query["index"]), axis=int(query["axis"]))
