@@ -54,6 +54,7 @@ def facts(
         "time": {
             "heartbeat_seconds": config.time.heartbeat_seconds,
             "idle_after_seconds": config.time.idle_after_seconds,
+            "away_after_seconds": config.time.away_after_seconds,
         },
         "notes": told,
     }
