@@ -10,7 +10,8 @@ from redraft import rounds
 from redraft.ledger import RoundState
 from redraft.project import Project
 from redraft.steps import Context
-from tasks.dispatch.step import DispatchRef, dispatch
+from tasks.dispatch.refs import DispatchRef
+from tasks.dispatch.step import dispatch
 from tasks.evaluate.gate import criteria
 from tasks.infer.step import infer
 from tasks.ingest.step import ingest

@@ -21,7 +21,8 @@ from redraft.project import Project
 from redraft.steps import Contract
 from tasks.dispatch.assign import WORDS
 from tasks.dispatch.packages import RESULT
-from tasks.dispatch.step import KeptRef, keep_leases
+from tasks.dispatch.refs import KeptRef
+from tasks.dispatch.step import keep_leases
 from tasks.validate.step import ArriveRef
 
 # Each a sentence that has to be true again at the next sweep, until somebody does something.

@@ -3,113 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import Field
 
 from redraft.cohort import Cohort
-from redraft.digest import sha256_file, sha256_json
-from redraft.errors import LabelError, StateError, UsageError
+from redraft.digest import sha256_json
+from redraft.errors import StateError, UsageError
 from redraft.ledger import AssignmentState, Tx, move_assignment
 from redraft.project import Project
 from redraft.rounds import get
-from redraft.steps import Context, Contract, Done, run_step
+from redraft.steps import Context, Done, run_step
 from redraft.work_leases import COUNTED, OUT, new_lease, openings, until
-from tasks.dispatch.assign import WORDS, Item, Plan, Unassigned, assign, plan
-from tasks.dispatch.backends import FolderBackend
+from tasks.dispatch.assign import WORDS, Plan, assign, plan
 from tasks.dispatch.hand_out import HandOut
 from tasks.dispatch.leases import judge
 from tasks.dispatch.open_backend import backend_for
-from tasks.dispatch.packages import RESULT
 from tasks.dispatch.planning import Expectations, away, desks, generator
 from tasks.dispatch.quality import plan_quality
+from tasks.dispatch.refs import CollectRef, DispatchInputs, DispatchRef, KeptRef, unassigned_ref
 from tasks.dispatch.renew import renew_result
+from tasks.dispatch.returns import hand_back, pick_up
+from tasks.dispatch.unread import never_given, sent_back
 
 Row = dict[str, Any]
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-class DispatchInputs(Contract):
-    """Who gets what."""
-
-    selection: tuple[tuple[str, str], ...]
-    reference: tuple[str, ...]
-    carried_over: tuple[str, ...]
-    readers: tuple[str, ...]
-    rules: str
-
-
-class UnassignedRef(Contract):
-    """A reading that fitted nobody; `why` is a key of tasks.dispatch.assign.WORDS."""
-
-    exam_id: str
-    purpose: str
-    why: str
-    second: bool
-
-
-class DispatchRef(Contract):
-    """What went out in this round, and what did not.
-
-    Attributes
-    ----------
-    quality : known-wrong drafts among it; beside `training`.
-    quality_missing : of those planned, how many could not be made (no exam with a known truth that fits a reader).
-    unassigned : readings that wait for a reader; their exams are not lost.
-    """
-
-    round: int
-    training: int
-    reference: int
-    carried_over: int
-    assignments_sha256: str
-    quality: int = 0
-    quality_missing: int = 0
-    unassigned: tuple[UnassignedRef, ...] = ()
-
-
-class KeptRef(Contract):
-    """What became of leases and of readings that nobody had.
-
-    Attributes
-    ----------
-    expired, left : assignments that were withdrawn: their time ran out, their reader takes no work any more.
-    handed : new assignment id to the withdrawn one (or to the exam) that it stands for.
-    escalated : exams that wait for a person.
-    unassigned : readings that fit nobody.
-    renewed, repaired : assignments whose lease began again, whose package was missing and is there again.
-    """
-
-    expired: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    handed: dict[str, str] = Field(default_factory=dict)
-    escalated: tuple[str, ...] = ()
-    unassigned: tuple[UnassignedRef, ...] = ()
-    renewed: int = 0
-    repaired: tuple[str, ...] = ()
-
-
-class ReturnedRef(Contract):
-    """One finished piece of work in its package; without label where the exam was sent back without one."""
-
-    assignment_id: str
-    label: str | None  # relative to the project where it lies inside, else absolute
-    label_sha256: str | None
-    result: dict[str, Any]
-
-
-class CollectRef(Contract):
-    """What came back and could be read."""
-
-    items: tuple[ReturnedRef, ...]
-    unreadable: dict[str, str]  # assignment_id to rule
 
 
 @task(name="dispatch", cache_policy=NO_CACHE, persist_result=False)
@@ -198,7 +121,8 @@ def dispatch(project_dir: str, number: int, token: int) -> DispatchRef:
                 move_assignment(tx, row["assignment_id"], AssignmentState.DISPATCHED, due_at=due, **changes)
                 _begin(tx, row["assignment_id"], ends)
             if unassigned:
-                tx.event("dispatch.unassigned", {"round": number, "readings": [_plain(item) for item in unassigned]})
+                readings = [unassigned_ref(item).model_dump() for item in unassigned]
+                tx.event("dispatch.unassigned", {"round": number, "readings": readings})
 
         ref = DispatchRef(
             round=number,
@@ -208,7 +132,7 @@ def dispatch(project_dir: str, number: int, token: int) -> DispatchRef:
             assignments_sha256=sha256_json(sorted([p.assignment_id, p.exam_id, p.reader_id, p.mode] for p in plans)),
             quality=len(seeded),
             quality_missing=missing,
-            unassigned=tuple(UnassignedRef(**_plain(item)) for item in unassigned),
+            unassigned=tuple(unassigned_ref(item) for item in unassigned),
         )
         return Done(ref, record)
 
@@ -231,7 +155,7 @@ def keep_leases(project_dir: str, number: int, token: int | None, clock: Callabl
     every = ledger.rows("assignment")
     leases = {row["assignment_id"]: row for row in ledger.rows("work_lease")}
     found = judge(
-        [row for row in every if row["round"] == number], leases, _sent_back(project), away(project), due,
+        [row for row in every if row["round"] == number], leases, sent_back(project), away(project), due,
         config.dispatch, now,
     )  # fmt: skip
     # As the ledger will be once this is written: what is free then is given out in the same transaction.
@@ -243,7 +167,7 @@ def keep_leases(project_dir: str, number: int, token: int | None, clock: Callabl
     free = openings(rows, leases, config.dispatch.lease.escalate_after)
     cohort = Cohort(project)
     expected = Expectations(project, cohort, number)
-    items = [*expected.openings(free), *_never_given(project, cohort, expected, rows, number)]
+    items = [*expected.openings(free), *never_given(project, cohort, expected, rows, number)]
     plans, unassigned = assign(
         items, desks(project, every, number), round_number=number, double_share={},
         rng=generator(config.seed, number, "keep", *sorted(item.instead_of or item.exam_id for item in items)),
@@ -261,7 +185,7 @@ def keep_leases(project_dir: str, number: int, token: int | None, clock: Callabl
         left=found.leave,
         handed=handed,
         escalated=tuple(sorted({opening.last["exam_id"] for opening in free if opening.escalated})),
-        unassigned=tuple(UnassignedRef(**_plain(item)) for item in unassigned),
+        unassigned=tuple(unassigned_ref(item) for item in unassigned),
         renewed=len(found.renew),
         repaired=tuple(name for name in repaired if name not in handed),
     )
@@ -305,7 +229,7 @@ def give(ctx: Context, exam_id: str, reader_id: str) -> str:
         if opening.last["exam_id"] == exam_id
     ]
     items += [
-        item for item in _never_given(project, cohort, expected, rows, number) if item.exam_id == exam_id
+        item for item in never_given(project, cohort, expected, rows, number) if item.exam_id == exam_id
     ]  # fmt: skip
     if not items:
         raise StateError(f"No reading of exam {exam_id} waits for a reader.", "See `redraft round status`.")
@@ -393,109 +317,16 @@ def _end(tx: Tx, assignment_id: str, state: str) -> None:
         tx.update("work_lease", {"assignment_id": assignment_id}, {"state": state})
 
 
-def _plain(item: Unassigned) -> Row:
-    return {key: value for key, value in asdict(item).items() if key != "instead_of"}
-
-
-def _sent_back(project: Project) -> dict[str, datetime]:
-    """Assignment to when it last went back to its reader: refused on arrival, or returned by a reviewer."""
-    found: dict[str, datetime] = {}
-    annotations = {row["annotation_id"]: row for row in project.ledger.rows("annotation")}
-    times = [(row["assignment_id"], row["received_at"]) for row in annotations.values() if row["state"] == "invalid"]
-    times += [
-        (annotations[row["annotation_id"]]["assignment_id"], row["decided_at"])
-        for row in project.ledger.rows("review", state="returned")
-    ]
-    for assignment, at in times:
-        moment = datetime.fromisoformat(at)
-        found[assignment] = max(moment, found.get(assignment, moment))
-    return found
-
-
-def _never_given(
-    project: Project, cohort: Cohort, expected: Expectations, rows: Sequence[Row], number: int
-) -> list[Item]:  # fmt: skip
-    """Exams of this round that found no reader when it was dispatched: there may be one by now."""
-    runs = project.ledger.rows("step_run", round=number, step="dispatch", state="done")
-    if not runs:
-        return []
-    latest = DispatchRef.model_validate(max(runs, key=lambda run: run["finished_at"])["outputs"])
-    given = {row["exam_id"] for row in rows if row["purpose"] in COUNTED}
-    selection = {row["exam_id"]: row for row in project.ledger.rows("selection", round=number)}
-    items = []
-    for item in latest.unassigned:
-        if item.second or item.exam_id in given or cohort.annotated(item.exam_id):
-            continue
-        if item.purpose == "reference":
-            items.append(expected.reference(item.exam_id))
-        elif item.exam_id in selection:
-            items.append(expected.chosen(selection[item.exam_id]))
-    return items
-
-
 @task(name="collect", cache_policy=NO_CACHE, persist_result=False)
 def collect(project_dir: str, number: int, token: int) -> CollectRef:
     """Pick up finished work. Unreadable work stays where it is and is named; strangers in the folder are named too."""
-    project = Project.open(project_dir)
-    backend = backend_for(project)
-    rows = {row["assignment_id"]: row for row in project.ledger.rows("assignment")}
-    open_now = [name for name, row in rows.items() if row["state"] in (*OUT, "CARRIED_OVER")]
-    unreadable: dict[str, str] = {}
-
-    def failed(assignment: str, error: LabelError) -> None:
-        unreadable[assignment] = error.rule
-
-    refuse = _rejected(project, backend)
-    items = []
-    for item in backend.collect(open_now, failed):
-        if item.label_sha256 is not None and refuse(item.assignment_id, item.label_sha256):
-            continue
-        label = item.label
-        inside = label is not None and label.is_relative_to(project.root)
-        items.append(
-            ReturnedRef(
-                assignment_id=item.assignment_id,
-                label=None if label is None else label.relative_to(project.root).as_posix() if inside else str(label),
-                label_sha256=item.label_sha256,
-                result=item.result.model_dump(mode="json"),
-            )
-        )
-    for stranger in backend.strangers(set(rows)):
-        unreadable[f"unknown-{sha256_json(stranger)[:12]}"] = "never_dispatched"
-    return CollectRef(items=tuple(items), unreadable=unreadable)
-
-
-def _rejected(project: Project, backend: FolderBackend) -> Callable[[str, str], bool]:
-    """Whether exactly this work was refused before; then it is sent back (again, after a crash) instead of judged."""
-    refused = {
-        (row["assignment_id"], row["sha256"]): row["annotation_id"]
-        for row in project.ledger.rows("annotation", state="invalid")
-    }
-    why = {row["annotation_id"]: row["hard"] for row in project.ledger.rows("validation")}
-
-    def check(assignment: str, label_sha256: str) -> bool:
-        annotation = refused.get((assignment, label_sha256))
-        if annotation is None:
-            return False
-        backend.send_back(assignment, [item["message"] for item in why.get(annotation, [])])
-        return True
-
-    return check
+    return pick_up(Project.open(project_dir))
 
 
 @task(name="send_back", cache_policy=NO_CACHE, persist_result=False)
 def send_back(project_dir: str, number: int, token: int) -> int:
     """Send refused work back to its reader with the reasons; returns how many packages went back."""
-    project = Project.open(project_dir)
-    backend = backend_for(project)
-    check = _rejected(project, backend)
-    count = 0
-    for row in project.ledger.rows("assignment", state="RETURNED_TO_READER"):
-        folder = backend.work / row["assignment_id"]
-        label = backend.label_of(row["assignment_id"])
-        if (folder / RESULT).exists() and label is not None:
-            count += check(row["assignment_id"], sha256_file(label))
-    return count
+    return hand_back(Project.open(project_dir))
 
 
 @task(name="carry_over", cache_policy=NO_CACHE, persist_result=False)
