@@ -58,7 +58,10 @@ export class Autosave {
   async flush({ force = false, leaving = false } = {}) {
     clearTimeout(this.timer);
     while (this.running) await this.running;
-    if (this.clean && !force) return true;
+    if (this.clean && !force) {
+      if (this.state === "waiting") this.#set("saved");
+      return true;
+    }
     this.running = this.#send(leaving);
     try {
       return await this.running;
@@ -70,9 +73,9 @@ export class Autosave {
   async #send(leaving) {
     this.#set("saving");
     this.firstChange = null;
-    const { packed, revision } = await this.keeper.ask("pack");
-    this.bytes = packed.byteLength;
     try {
+      const { packed, revision } = await this.keeper.ask("pack");
+      this.bytes = packed.byteLength;
       const query = `base=${this.number}&sitting=${encodeURIComponent(this.sitting)}`;
       const headers = { "X-Redraft-Reading": JSON.stringify(this.reading()) };
       // Browsers let at most 64 KiB go out after the page has gone.

@@ -35,6 +35,8 @@ export class Pane {
     this.staleOver = { x0: 0, x1: this.nu - 1, y0: 0, y1: this.nv - 1 };
     this.lines = null;
     this.pointer = null;
+    /** Whether the next frame has to draw this view. */
+    this.dirty = true;
     this.resize();
   }
 
@@ -118,11 +120,13 @@ export class Pane {
 
   /** The picture under the overlay changed (slice, window, values arrived). */
   touchGrey() {
+    this.dirty = true;
     this.staleGrey = true;
   }
 
   /** The whole overlay changed. */
   touchOver() {
+    this.dirty = true;
     this.staleOver = { x0: 0, x1: this.nu - 1, y0: 0, y1: this.nv - 1 };
     this.lines = null;
   }
@@ -131,6 +135,7 @@ export class Pane {
   touchBox(low, high) {
     const { u, v, w } = this.plane;
     if (this.slice < low[w] || this.slice > high[w]) return;
+    this.dirty = true;
     const box = { x0: this.nu - 1 - high[u], x1: this.nu - 1 - low[u], y0: this.nv - 1 - high[v], y1: this.nv - 1 - low[v] };
     const old = this.staleOver;
     this.staleOver = old
@@ -140,6 +145,7 @@ export class Pane {
   }
 
   draw() {
+    this.dirty = false;
     const { scene } = this;
     const { grid } = scene;
     const { plane } = this;
@@ -149,7 +155,8 @@ export class Pane {
       this.staleGrey = false;
     }
     const mask = scene.shown();
-    const fill = scene.overlayStyle !== "outline" && scene.overlayOn;
+    const over = scene.overlayOn && mask.length > 0;
+    const fill = over && scene.overlayStyle !== "outline";
     if (this.staleOver && fill) {
       const box = this.staleOver;
       overlay(this.overPixels, mask, grid, plane, this.slice, scene.palette, box);
@@ -169,7 +176,7 @@ export class Pane {
       c.imageSmoothingEnabled = false;
       c.drawImage(this.overCanvas, f.x, f.y, f.w, f.h);
     }
-    if (scene.overlayOn && scene.overlayStyle !== "fill") this.#outlines(f, mask);
+    if (over && scene.overlayStyle !== "fill") this.#outlines(f, mask);
     if (scene.crosshair) this.#crosshair(f);
     this.#trace();
     this.#brush(f);

@@ -35,7 +35,6 @@ export function bindPointer(scene, pane, tell) {
         scene.tell("range");
       }
       drag.stroke = true;
-      scene.strokeAt = performance.now();
       scene.editor.strokeStart(voxel, scene.ink(pane.plane, what === "eraser" || event.altKey));
     } else if (what === "fill") {
       const { open } = scene.editor.fill(voxel.map(Math.round), scene.ink(pane.plane, event.altKey));
@@ -47,10 +46,11 @@ export function bindPointer(scene, pane, tell) {
 
   canvas.addEventListener("pointermove", (event) => {
     pane.pointer = [event.clientX, event.clientY];
-    if (!drag) {
-      if (scene.brushShown()) scene.paint();
-      return;
+    if (scene.brushShown()) {
+      pane.dirty = true;
+      scene.paint(false);
     }
+    if (!drag) return;
     const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
     if (drag.what === "pan") {
       pane.panBy(dx, dy);
@@ -64,7 +64,6 @@ export function bindPointer(scene, pane, tell) {
     } else if (drag.what === "cross") {
       scene.moveTo(pane.voxelAt(event.clientX, event.clientY));
     } else if (drag.stroke) {
-      scene.strokeAt ??= performance.now();
       const events = event.getCoalescedEvents?.() ?? [];
       for (const one of events.length ? events : [event]) scene.editor.strokeTo(pane.voxelAt(one.clientX, one.clientY));
     } else if (drag.what === "outline" && scene.trace) {
@@ -89,7 +88,8 @@ export function bindPointer(scene, pane, tell) {
   canvas.addEventListener("pointercancel", finish);
   canvas.addEventListener("pointerleave", () => {
     pane.pointer = null;
-    scene.paint();
+    pane.dirty = true;
+    scene.paint(false);
   });
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
   canvas.addEventListener("dblclick", () => {

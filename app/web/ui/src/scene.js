@@ -64,12 +64,14 @@ export class Scene {
     return this.other?.mask ?? this.editor?.mask ?? this.empty;
   }
 
-  paint() {
+  /** @param {boolean} all every view; else only those that something touched */
+  paint(all = true) {
+    if (all) for (const pane of this.panes) pane.dirty = true;
     if (this.pending) return;
     this.pending = true;
     requestAnimationFrame(() => {
       this.pending = false;
-      for (const pane of this.panes) if (!pane.element.hidden) pane.draw();
+      for (const pane of this.panes) if (pane.dirty && !pane.element.hidden) pane.draw();
       this.tell("painted");
     });
   }
@@ -142,7 +144,7 @@ export class Scene {
       }
     }
     for (const pane of this.panes) pane.touchBox(low, high);
-    this.paint();
+    this.paint(false);
   }
 
   valueAt(voxel) {
