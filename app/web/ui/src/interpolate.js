@@ -58,11 +58,15 @@ export function distance(set, width, height, [stepU, stepV]) {
   return map.map(Math.sqrt);
 }
 
-/** Signed distance (mm) to the outline: negative inside. Half-way between an inside and an outside pixel it is zero. */
+/**
+ * Signed distance (mm) to the outline: negative inside. The outline runs between pixels, half a (smaller) pixel before the
+ * first one on the other side; without that half, blends would keep to the nearer slice by up to half a pixel.
+ */
 export function signedDistance(set, width, height, steps) {
   const outside = distance(set, width, height, steps);
   const inside = distance(set.map((value) => (value ? 0 : 1)), width, height, steps);
-  return outside.map((value, p) => value - inside[p]);
+  const half = Math.min(...steps) / 2;
+  return outside.map((value, p) => (set[p] ? half - inside[p] : value - half));
 }
 
 /** Slices of the plane on which a value is drawn, ascending. */
