@@ -175,9 +175,8 @@ export function runner(app) {
       if (!scene.hidden.delete(scene.active)) scene.hidden.add(scene.active);
       scene.overlayChanged();
     },
-    save: async () => {
-      if (await app.save?.flush({ force: true })) app.say("Saved.");
-    },
+    // What came of it stands at the top of the page, and stays true there.
+    save: () => app.save?.flush({ force: true }),
     "verdict.accept": verdict("accept"),
     "verdict.correct": verdict("correct"),
     "verdict.reject": verdict("reject"),

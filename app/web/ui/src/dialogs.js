@@ -19,9 +19,9 @@ const GUARD_MS = 450;
 /**
  * Asks; resolves to the id of the choice, or null when closed.
  * @param {{title: string, body?: (Node|string)[], choices: {id: string, words: string, main?: boolean, danger?: boolean}[],
- *   closable?: boolean}} question
+ *   closable?: boolean, read?: boolean}} question read: there is much to read, so it begins at its title, not its buttons
  */
-export function ask({ title, body = [], choices, closable = true }) {
+export function ask({ title, body = [], choices, closable = true, read = false }) {
   return new Promise((resolve) => {
     const opened = performance.now();
     const dialog = make("dialog", { class: "ask", "aria-labelledby": "ask-title" });
@@ -32,12 +32,12 @@ export function ask({ title, body = [], choices, closable = true }) {
     };
     const buttons = choices.map(({ id, words, main, danger }) =>
       make("button", {
-        type: "button", class: `${main ? "main" : ""} ${danger ? "danger" : ""}`.trim(), text: words, autofocus: main,
+        type: "button", class: `${main ? "main" : ""} ${danger ? "danger" : ""}`.trim(), text: words, autofocus: main && !read,
         onclick: () => performance.now() - opened >= GUARD_MS && finish(id),
       }),
     );
     dialog.append(
-      make("h2", { id: "ask-title", text: title }),
+      make("h2", { id: "ask-title", text: title, tabindex: read ? "-1" : null, autofocus: read }),
       ...body.map((part) => (typeof part === "string" ? make("p", { text: part }) : part)),
       make("div", { class: "choices" }, ...buttons),
     );
@@ -73,5 +73,5 @@ export function help(commands) {
         ["Alt+draw", "Erase with the tool in hand"], ["Double click", "One view alone (navigate)"],
       ].flatMap(([key, words]) => [make("dt", {}, make("kbd", { text: key })), make("dd", { text: words })]))),
   );
-  return ask({ title: "Keys", body: [body], choices: [{ id: "close", words: "Close", main: true }] });
+  return ask({ title: "Keys", read: true, body: [body], choices: [{ id: "close", words: "Close", main: true }] });
 }

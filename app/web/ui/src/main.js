@@ -14,6 +14,7 @@ import { buildPanel, showSave } from "./panel.js";
 import { bindPointer } from "./pointer.js";
 import { choose, offerKept, settle } from "./resume.js";
 import { Scene } from "./scene.js";
+import { keptSitting, randomName } from "./sitting.js";
 import { Strip } from "./strip.js";
 import { Volume } from "./volume.js";
 import { WorkTime } from "./worktime.js";
@@ -32,14 +33,14 @@ class Workstation {
     this.id = element.dataset.identity;
     this.mode = MODES[element.dataset.kind];
     this.api = new Api(this.mode.root(encodeURIComponent(this.id)));
-    // Not crypto.randomUUID: it is missing where a hospital serves plain http inside its network.
-    this.sitting = Array.from(crypto.getRandomValues(new Uint8Array(12)), (one) => one.toString(16).padStart(2, "0")).join("");
+    this.sitting = keptSitting(location.pathname);
     this.ready = false;
     this.finished = false;
     this.marks = marks;
     this.strokes = [];
   }
 
+  /** Words in the line below the views; it takes its place always, so that nothing is covered and nothing moves. */
   say(words) {
     $("say").textContent = words;
     clearTimeout(this.quiet);
@@ -76,7 +77,7 @@ class Workstation {
     this.commands = commandsFor(info.structures, info.windows ?? []);
     this.run = runner(this);
     buildPanel(this);
-    if (info.uncertainty && this.mode.timed) {
+    if (info.uncertainty) {
       $("strip-box").hidden = false;
       this.strip = new Strip($("strip"), scene, info.uncertainty);
     }
@@ -88,12 +89,11 @@ class Workstation {
     new ResizeObserver(() => this.resize()).observe($("views"));
     this.setFocus(scene.focus);
     this.volume = new Volume(this, $("volume"), $("volume-words"));
-    if (this.mode.timed) {
-      this.time = new WorkTime({
-        api: this.api, key: this.key, sitting: this.sitting, heartbeat: info.time.heartbeat_seconds, path: "time",
-      });
-      this.time.start(scene.structure?.name);
-    }
+    this.time = new WorkTime({
+      api: this.api, key: this.key, path: "time", newSitting: randomName, heartbeat: info.time.heartbeat_seconds,
+      away: info.time.away_after_seconds,
+    });
+    this.time.start(scene.structure?.name);
     if (this.strip) {
       const top = this.strip.values.indexOf(Math.max(...this.strip.values));
       const voxel = scene.cross.slice();
@@ -105,7 +105,7 @@ class Workstation {
     scene.tell("ready");
     mark("ready");
     this.element.setAttribute("aria-busy", "false");
-    if (this.mode.timed) await offerKept(this);
+    await offerKept(this);
   }
 
   /** The slice the reader sees first, alone, before the volume. */
@@ -195,27 +195,27 @@ class Workstation {
     this.keeper.onEvent = ({ event }) => {
       if (event === "no-store") this.say("This browser keeps nothing on this computer (private window or full disc). Work is saved on the server only.");
     };
-    const local = mode.timed ? await this.keeper.ask("local", { key: this.key }) : null;
+    const local = mode.saves ? await this.keeper.ask("local", { key: this.key }) : null;
     const version = await choose(local, info.autosave ?? null);
-    const start = mode.start(info);
-    const same = start === "draft";
-    const [packed, draftPacked] = await Promise.all([
+    const [start, base] = [mode.start(info), mode.base(info)];
+    const same = start === base && version !== "local";
+    const [packed, basePacked] = await Promise.all([
       version === "local" || !start ? null : api.bytesIfAny(start),
-      info.draft && mode.timed && (!same || version === "local") ? api.bytesIfAny("draft") : null,
+      base && !same ? api.bytesIfAny(base) : null,
     ]);
     const number = version === "local" ? local.base : (info.autosave?.number ?? 0);
     const buffer = await this.keeper.ask("open", {
-      shape: grid.shape, key: this.key, base: number, packed, local: version === "local", keep: mode.timed,
+      shape: grid.shape, key: this.key, base: number, packed, local: version === "local", keep: mode.saves,
     });
     const mask = new Uint8Array(buffer);
     let draft = null;
-    if (draftPacked) draft = await this.unpack(draftPacked);
-    else if (same || (!mode.timed && start)) draft = mask.slice();
+    if (basePacked) draft = await this.unpack(basePacked);
+    else if (base) draft = mask.slice();
     this.editor = new Editor(grid, mask, draft, (diff, done) => this.edited(diff, done));
-    if (start !== "draft" || version === "local") this.editor.recount();
+    if (!base || !same) this.editor.recount();
     scene.editor = this.editor;
     scene.maskChanged();
-    if (mode.timed) {
+    if (mode.saves) {
       this.save = new Autosave({
         api, keeper: this.keeper, path: "mask", sitting: this.sitting, number, reading: () => ({}),
       });
@@ -266,9 +266,8 @@ class Workstation {
     const { scene } = this;
     if (!version) scene.other = null;
     else {
-      let mask = version.path === "draft" ? this.editor?.draft : null;
-      // Read-only pages keep what they show at first in `draft`; there, "draft" is another file.
-      if (!mask || !this.mode.timed) mask = await this.unpack(await this.api.bytes(version.path));
+      let mask = version.path === this.mode.base(this.info) ? this.editor?.draft : null;
+      if (!mask) mask = await this.unpack(await this.api.bytes(version.path));
       scene.other = { mask, version };
     }
     scene.overlayChanged();
@@ -311,6 +310,24 @@ class Workstation {
       if (!this.finished) this.save.flush({ leaving: true }).catch(() => {});
     });
     window.addEventListener("online", () => this.save.wake());
+    $("sign-out")?.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.signOut(event.target);
+    });
+  }
+
+  /** Signing out: first everything goes to the server, which takes nothing from who is signed out. */
+  async signOut(form) {
+    this.setBusy("Saving");
+    const whole = this.finished || (await this.save.flush().catch(() => false));
+    await this.time.send();
+    this.setBusy(null);
+    const leave = whole || "leave" === (await ask({
+      title: "Not everything is on the server",
+      body: [`${this.save.error?.message ?? "The last changes could not be sent."} They are kept on this computer, for you only, and are offered when you sign in here again.`],
+      choices: [{ id: "stay", words: "Stay", main: true }, { id: "leave", words: "Sign out" }],
+    }));
+    if (leave) form.submit();
   }
 
   async settle() {

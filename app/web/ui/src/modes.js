@@ -2,8 +2,12 @@
  * What the page is used for: to correct, to review a reader's label, to settle two readings. A mode says where the data
  * comes from and what may be decided; everything else is the same page.
  *
+ * `saves`: what is drawn goes to the server by itself. `base`: the version that changes are counted against;
+ * `against`: its name in words.
+ *
  * @typedef {{id: string, words: string, button: string, danger?: boolean, needs?: "unchanged"|"changed"|"drawn",
- *   reason?: boolean, explain: string, body: (form: object) => object}} Verdict
+ *   reason?: boolean, drawing?: boolean, explain: string, body: (form: object) => object}} Verdict
+ * `drawing: false`: what was drawn has no part in it.
  */
 
 const counted = (n) => `${n.toLocaleString("en")} voxels`;
@@ -48,8 +52,11 @@ export const MODES = {
   work: {
     root: (id) => `/api/work/${id}`,
     back: "/",
-    timed: true,
+    queue: { list: "/api/work", id: "assignment_id", page: "/work" },
+    saves: true,
     editable: () => true,
+    base: (info) => (info.draft ? "draft" : null),
+    against: (info) => (info.draft ? "the draft" : null),
     start: (info) => (info.autosave ? "mask" : info.draft ? "draft" : null),
     versions: (info) => (info.draft ? [{ name: "The draft as it was", path: "draft" }] : []),
     verdicts: readerVerdicts,
@@ -59,8 +66,11 @@ export const MODES = {
   review: {
     root: (id) => `/api/reviews/${id}`,
     back: "/reviews",
-    timed: false,
+    queue: { list: "/api/reviews", id: "review_id", page: "/reviews" },
+    saves: false,
     editable: () => false,
+    base: () => "label",
+    against: () => null,
     start: () => "label",
     versions: (info) => (info.draft ? [{ name: "The draft as it was", path: "draft" }] : []),
     verdicts: () => [
@@ -80,10 +90,13 @@ export const MODES = {
   },
   adjudication: {
     root: (id) => `/api/adjudications/${id}`,
-    back: "/reviews",
-    timed: false,
+    back: "/adjudications",
+    queue: { list: "/api/adjudications", id: "consensus_id", page: "/adjudications" },
+    saves: true,
     editable: () => true,
-    start: () => "consensus",
+    base: () => "consensus",
+    against: () => "the consensus",
+    start: (info) => (info.autosave ? "mask" : "consensus"),
     versions: (info) => [
       { name: "Where the readings differ", path: "disagreement", map: true },
       ...(info.readings ?? [1, 2]).map((one, n) => ({
@@ -92,13 +105,13 @@ export const MODES = {
     ],
     verdicts: (info) => [
       {
-        id: "accept", button: "Take the consensus", words: "Take the consensus", needs: "unchanged",
-        explain: "The consensus that is shown at first (STAPLE) is taken.",
-        body: () => ({ choose: "staple" }),
+        id: "accept", button: "Take the consensus", words: "Take the consensus", needs: "unchanged", drawing: false,
+        explain: `The consensus that is shown at first (${info.consensus?.method === "majority" ? "majority" : "STAPLE"}) is taken.`,
+        body: () => ({ choose: info.consensus?.method === "majority" ? "majority" : "staple" }),
       },
       ...(info.readings ?? [1, 2]).map((one, n) => ({
         id: `reading.${n}`, button: `Take reading ${String.fromCharCode(65 + n)}`, words: `Take reading ${String.fromCharCode(65 + n)}`,
-        explain: "This reading is taken as it is.",
+        explain: "This reading is taken as it is. What you drew yourself, if anything, is not used.", drawing: false,
         body: () => ({ choose: "reading", n: one.n ?? one }),
       })),
       {

@@ -217,7 +217,8 @@ function side(app) {
   const changed = () => {
     if (!scene.editor || scene.readOnly) return;
     const count = scene.editor.changed.toLocaleString("en");
-    $("changed").textContent = info.draft ? `${count} voxels differ from the draft` : `${count} voxels drawn`;
+    const against = app.mode.against(info);
+    $("changed").textContent = against ? `${count} voxels differ from ${against}` : `${count} voxels drawn`;
   };
   scene.on("edited", changed);
   scene.on("mask", changed);

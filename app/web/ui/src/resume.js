@@ -84,7 +84,7 @@ async function stale(app, autosave) {
     ],
   });
   const number = autosave?.number ?? 0;
-  if (answer === "theirs") await app.load(autosave ? "mask" : app.info.draft ? "draft" : null);
+  if (answer === "theirs") await app.load(autosave ? "mask" : app.mode.base(app.info));
   save.resume(number);
   await save.flush({ force: true });
 }
@@ -103,7 +103,7 @@ export async function offerKept(app) {
       ],
     });
     if (answer === null) continue;
-    const result = await app.api.post(`offers/${number}`, { merge: answer });
+    const result = await app.api.post(`offers/${number}`, { merge: answer, sitting: app.sitting });
     if (answer === "drop") continue;
     app.save.number = result?.number ?? app.save.number;
     await app.load("mask");

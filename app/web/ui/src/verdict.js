@@ -23,18 +23,18 @@ export async function give(app, verdict) {
   if (answer !== "yes") return undefined;
   const values = form.read();
   if (verdict.reason && !values.reason) return app.say("Choose a reason.");
-  if (verdict.reason && mode.timed && !values.noLabel && !scene.editor.changed) {
+  if (verdict.reason && mode.saves && !values.noLabel && !scene.editor.changed) {
     return app.say("With this reason a new segmentation is expected, but nothing is changed yet. Draw it anew, or choose a reason that sends the exam back.");
   }
   app.setBusy("Handing in");
   try {
-    if (save) {
+    if (save && verdict.drawing !== false) {
       // The server must have exactly what is on the screen, also where nothing was ever saved.
       const whole = await save.flush({ force: save.number === 0 || !save.clean });
       if (!whole) return app.say(`Not handed in: ${save.error?.message ?? "what you drew is not on the server yet."} It is kept; try again.`);
     }
     await app.time?.send();
-    const body = { ...verdict.body(values), ...(mode.timed ? { sitting: app.sitting, number: save.number } : {}) };
+    const body = { ...verdict.body(values), ...(mode.submit ? { sitting: app.sitting, number: save.number } : {}) };
     const result = await app.api.post(mode.submit ? mode.submit : app.api.root, body);
     app.finished = true;
     app.time?.add("close");
@@ -52,9 +52,9 @@ export async function give(app, verdict) {
 function verdictForm(app, verdict) {
   const parts = [];
   const { info, scene } = app;
-  if (scene.editor && app.mode.editable(info)) {
+  if (scene.editor && app.mode.editable(info) && verdict.drawing !== false) {
     const changed = scene.editor.changed;
-    const what = info.draft || app.mode.root("") !== "/api/work/" ? "changed" : "drawn";
+    const what = app.mode.base(info) ? "changed" : "drawn";
     parts.push(make("p", { class: "quiet", text: `${changed.toLocaleString("en")} voxels ${what}.` }));
   }
   let chosen = null;
@@ -82,11 +82,9 @@ function verdictForm(app, verdict) {
 
 /** What happens next. */
 async function done(app, result) {
-  let next = null;
-  if (app.mode.timed) {
-    const list = await app.api.json("/api/work").catch(() => []);
-    next = list.find((one) => one.assignment_id !== app.id && !one.done && ["DISPATCHED", "OPEN", "ASSIGNED", "dispatched"].includes(one.state) !== false) ?? null;
-  }
+  const { queue } = app.mode;
+  const list = await app.api.json(queue.list).catch(() => []);
+  const next = list.find((one) => one[queue.id] !== app.id && one.state !== "RETURNED") ?? null;
   const active = Object.values(result?.minutes ?? {}).reduce((sum, one) => sum + (one.active ?? 0), 0);
   const choice = await ask({
     title: "Done",
@@ -97,5 +95,5 @@ async function done(app, result) {
       { id: "back", words: "Back to the list", main: !next },
     ],
   });
-  location.assign(choice === "next" ? `/work/${encodeURIComponent(next.assignment_id)}` : app.mode.back);
+  location.assign(choice === "next" ? `${queue.page}/${encodeURIComponent(next[queue.id])}` : app.mode.back);
 }

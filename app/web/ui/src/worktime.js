@@ -1,17 +1,23 @@
 /**
  * What the reader did and when, for the time ledger: raw events with this page's own clock; the server makes minutes.
  * Batches are numbered, kept on this computer until the server has confirmed them, and may arrive twice or late.
+ *
+ * Where the page's clock stands still while the computer sleeps (Chromium on Linux and macOS), the clock of the wall runs
+ * away from it. The server places a sitting by one offset between the two, so a new sitting begins after such a sleep.
  */
 import { dropBatch, putBatch, readBatches } from "./browser_store.js";
 
 const SEND_MS = 12000;
 
 export class WorkTime {
-  /** @param {{api: object, key: string, sitting: string, heartbeat: number, path: string}} options heartbeat in seconds */
+  /**
+   * @param {{api: object, key: string, path: string, newSitting: () => string, heartbeat: number, away: number}} options
+   *   heartbeat and away (how far the clocks may part) in seconds; newSitting makes random names
+   */
   constructor(options) {
     Object.assign(this, options);
+    this.begin();
     this.events = [];
-    this.number = 0;
     this.lastInput = -Infinity;
     this.sending = false;
     this.unsent = [];
@@ -45,13 +51,33 @@ export class WorkTime {
     }, this.heartbeat * 1000);
     this.timer = setInterval(() => this.send(), SEND_MS);
     // Left over from an earlier sitting at this computer.
+    const own = this.sitting;
     this.left = await readBatches(this.key).catch(() => []);
-    this.unsent.unshift(...this.left.filter((batch) => batch.sitting !== this.sitting));
+    this.unsent.unshift(...this.left.filter((batch) => batch.sitting !== own));
     this.send();
   }
 
+  begin() {
+    this.sitting = this.newSitting();
+    this.number = 0;
+    this.apart = Date.now() - performance.now();
+  }
+
   add(kind, more = {}) {
+    if (Math.abs(Date.now() - performance.now() - this.apart) > this.away * 1000) this.#afterSleep();
+    this.#push(kind, more);
+  }
+
+  #push(kind, more = {}) {
     this.events.push({ kind, ms: Math.round(performance.now()), ...more });
+  }
+
+  #afterSleep() {
+    this.#close();
+    this.begin();
+    this.#push("open");
+    if (this.current) this.#push("structure", { structure: this.current });
+    if (document.visibilityState === "hidden") this.#push("hidden");
   }
 
   /** At most one a second: that there was input is what counts, not how much. */
@@ -63,16 +89,18 @@ export class WorkTime {
   }
 
   structure(name) {
+    this.current = name;
     this.add("structure", { structure: name });
   }
 
   /** Closes the running batch; its key is (sitting, number), so that one that arrives twice counts once. */
   #close() {
-    if (!this.events.length) return;
     const sent = Math.round(performance.now());
-    const batch = { sitting: this.sitting, number: ++this.number, sent_ms: sent, events: this.events.splice(0, 900) };
-    this.unsent.push(batch);
-    putBatch(`${this.key}/${batch.sitting}`, batch.number, batch).catch(() => {});
+    while (this.events.length) {
+      const batch = { sitting: this.sitting, number: ++this.number, sent_ms: sent, events: this.events.splice(0, 900) };
+      this.unsent.push(batch);
+      putBatch(`${this.key}/${batch.sitting}`, batch.number, batch).catch(() => {});
+    }
   }
 
   async send() {
