@@ -64,6 +64,20 @@ def serve(template: Path, tmp_path: Path) -> Callable[..., AbstractContextManage
     return call
 
 
+@pytest.fixture(scope="module")
+def shared(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """As `server`, for tests that change nothing which another one would notice."""
+    root = tmp_path_factory.mktemp("shared") / "kidneys"
+    shutil.copytree(template, root, symlinks=True)
+    project = Project.open(root)
+    web = project.config.web.model_copy(update={"sweep_minutes": 0})
+    config = project.config.model_copy(update={"web": web})
+    with running_web(replace(project, config=config), clock=Clock()) as running:
+        running.add("anna", reader="reader-1")
+        running.add("olga", "ops")
+        yield running
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -102,9 +116,9 @@ def test_signing_in_and_out(server: WebServer) -> None:
     assert events(server, "signed_out") == [{"account_id": anna.account_id}]
 
 
-def test_the_cookie_is_for_the_browser_only(server: WebServer) -> None:
+def test_the_cookie_is_for_the_browser_only(shared: WebServer) -> None:
     """Scripts cannot read it, other sites' requests do not carry it, and it has no wider reach than this host."""
-    answer = post_sign_in(server.client(), "anna", PASSWORD)
+    answer = post_sign_in(shared.client(), "anna", PASSWORD)
     cookie = set_cookies(answer)["redraft"]
     assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= {part.strip() for part in cookie.split(";")}
     assert "Domain" not in cookie and len(re.match(r"redraft=([^;]+)", cookie).group(1)) >= 43  # type: ignore[union-attr]
@@ -126,20 +140,20 @@ def test_over_https_the_cookie_is_bound_to_the_host(serve: Callable[..., Any], t
             assert client.get("/api/me").status_code == 200
 
 
-def test_a_session_given_by_somebody_else_is_not_taken_over(server: WebServer) -> None:
+def test_a_session_given_by_somebody_else_is_not_taken_over(shared: WebServer) -> None:
     """Fixation: signing in with a planted cookie begins another session, and the planted one leads nowhere."""
-    olga = server.sign_in("olga")
+    olga = shared.sign_in("olga")
     planted = olga.cookies["redraft"]
     for value in (planted, "made-up-by-the-attacker"):
-        victim = server.client(cookies={"redraft": value})
+        victim = shared.client(cookies={"redraft": value})
         # A planted cookie of a live session shows its owner's pages, so the form is posted without looking at it.
-        page = server.client()
+        page = shared.client()
         page.get("/sign-in")
         fields = {"csrf": page.cookies["redraft-form"], "login": "anna", "password": PASSWORD}
         victim.cookies.set("redraft-form", page.cookies["redraft-form"])
         answer = victim.post("/sign-in", data=fields)
         assert answer.status_code == 303 and value not in set_cookies(answer)["redraft"]
-        assert server.client(cookies={"redraft": value}).get("/api/me").status_code == 401
+        assert shared.client(cookies={"redraft": value}).get("/api/me").status_code == 401
 
 
 def test_a_change_needs_the_sessions_own_token(server: WebServer) -> None:
@@ -230,11 +244,11 @@ def test_a_session_of_an_account_that_the_ledger_removed_is_none(server: WebServ
     ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "evil.example", "javascript:x",
      "/\t/evil.example", "///evil.example", "http:///x", "/%0d%0aSet-Cookie:x\r\n", "", "/ä"],
 )  # fmt: skip
-def test_signing_in_leads_to_this_site_only(server: WebServer, wanted: str) -> None:
+def test_signing_in_leads_to_this_site_only(shared: WebServer, wanted: str) -> None:
     """`next` of another site, or one that a browser may take for one, leads to the start page."""
-    answer = post_sign_in(server.client(), "anna", PASSWORD, next=wanted)
+    answer = post_sign_in(shared.client(), "anna", PASSWORD, next=wanted)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
-    assert server.sign_in("anna").get("/sign-in", params={"next": wanted}).headers["location"] == "/"
+    assert shared.sign_in("anna").get("/sign-in", params={"next": wanted}).headers["location"] == "/"
 
 
 @given(st.text(alphabet="/\\:@?#.%ahtps \t\r\n\x00é", max_size=12))
@@ -245,16 +259,16 @@ def test_no_text_leads_elsewhere(wanted: str) -> None:
     assert browser.startswith("/") and not browser.startswith("//") and urlsplit(browser).netloc == ""
 
 
-def test_signing_in_goes_on_to_the_page_that_was_asked_for(server: WebServer) -> None:
+def test_signing_in_goes_on_to_the_page_that_was_asked_for(shared: WebServer) -> None:
     """A link from a mail survives the sign-in, its question too."""
-    answer = post_sign_in(server.client(), "anna", PASSWORD, next="/work/a1?axis=2&index=7")
+    answer = post_sign_in(shared.client(), "anna", PASSWORD, next="/work/a1?axis=2&index=7")
     assert answer.headers["location"] == "/work/a1?axis=2&index=7"
 
 
-def test_what_is_typed_is_not_shown_unescaped(server: WebServer) -> None:
+def test_what_is_typed_is_not_shown_unescaped(shared: WebServer) -> None:
     """Markup in the address, the login and `next` comes back as text or not at all."""
     markup = '"><script>alert(1)</script>'
-    client = server.client()
+    client = shared.client()
     pages = [
         post_sign_in(client, markup, markup, next=f"/{markup}"), client.get("/sign-in", params={"next": f"/{markup}"}),
         client.get(f"/nothing/{markup}"), client.get(f"/api/{markup}"),
@@ -276,15 +290,15 @@ def raw(server: WebServer, request: bytes) -> bytes:
     ["/static/../server.py", "/static/%2e%2e/server.py", "/static/..%2fserver.py", "/static//etc/passwd",
      "/static/%00", "/static/....//server.py", "/static/..\\server.py", "/static/"],
 )  # fmt: skip
-def test_static_files_are_the_static_folders(server: WebServer, path: str) -> None:
+def test_static_files_are_the_static_folders(shared: WebServer, path: str) -> None:
     """No path leads out of it, and no folder is listed."""
-    answer = raw(server, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+    answer = raw(shared, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     assert answer.split(b" ", 2)[1] in (b"404", b"400", b"405") and b"make_app" not in answer and b"root:" not in answer
 
 
-def test_every_answer_is_dressed(server: WebServer) -> None:
+def test_every_answer_is_dressed(shared: WebServer) -> None:
     """Pages, errors, redirects, static files and refusals carry the policy; none of it names the software."""
-    client = server.client()
+    client = shared.client()
     answers = [
         client.get("/sign-in"), client.get("/nothing"), client.get("/api/me"), client.get("/static/style.css"),
         client.get("/health"), client.post("/sign-out", headers={"Sec-Fetch-Site": "cross-site"}),
@@ -317,17 +331,17 @@ def test_oversized_bodies_are_refused_whether_they_say_so_or_not(server: WebServ
     assert client.get("/api/me").status_code == 200
 
 
-def test_a_rebound_name_reaches_nothing(server: WebServer) -> None:
+def test_a_rebound_name_reaches_nothing(shared: WebServer) -> None:
     """A page of another name that resolves to this address is refused by its Host header."""
     for host in ("evil.example", "evil.example:8080", "127.0.0.1.evil.example", ""):
-        assert server.client().get("/sign-in", headers={"Host": host}).status_code in (400, 421)
+        assert shared.client().get("/sign-in", headers={"Host": host}).status_code in (400, 421)
     for host in ("localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]:80"):
-        assert server.client().get("/sign-in", headers={"Host": host}).status_code == 200
+        assert shared.client().get("/sign-in", headers={"Host": host}).status_code == 200
 
 
-def test_health_is_for_everybody_and_says_nothing(server: WebServer) -> None:
+def test_health_is_for_everybody_and_says_nothing(shared: WebServer) -> None:
     """Whoever watches the server needs no account."""
-    assert server.client().get("/health").json() == {"status": "ok"}
+    assert shared.client().get("/health").json() == {"status": "ok"}
 
 
 # -- a trusted proxy -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +79,17 @@ def dispatched(project: Project, *, accounts: bool = True) -> Project:
             tx.insert("account", {"account_id": name, "reader_id": reader, "roles": roles, "state": "active",
                                   "added_at": NOW, "added_by": "test"})  # fmt: skip
     return project
+
+
+def copied(made: Path, root: Path, *pairs: tuple[str, str]) -> Project:
+    """As the fixture `tiny`, at a place of the caller's: what a module makes once."""
+    shutil.copytree(made, root, symlinks=True)
+    text = (root / "project.yaml").read_text(encoding="utf-8")
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    (root / "project.yaml").write_text(text, encoding="utf-8")
+    return Project.open(root)
 
 
 def fresh(project: Project, purpose: str = "training") -> list[dict[str, Any]]:

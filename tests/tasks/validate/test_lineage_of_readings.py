@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from redraft.worktime.contract import Batch
 from tests.tasks.validate.made_readings import (
     DOUBLE,
     NOW,
+    copied,
     decide,
     dispatched,
     fresh,
@@ -60,13 +60,7 @@ def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     from tasks.retrain.step import retrain
 
     root = tmp_path_factory.mktemp("lineage") / "kidneys"
-    shutil.copytree(made, root, symlinks=True)
-    text = (root / "project.yaml").read_text(encoding="utf-8")
-    for old, new in (DOUBLE, TINY_NETWORK, SAMPLED, SEEDED):
-        assert old in text, old
-        text = text.replace(old, new, 1)
-    (root / "project.yaml").write_text(text, encoding="utf-8")
-    project = dispatched(Project.open(root))
+    project = dispatched(copied(made, root, DOUBLE, TINY_NETWORK, SAMPLED, SEEDED))
     with project.ledger.tx("test", NOW) as tx:
         for name in ("ac-approver", "ac-second"):
             roles = ["approver"] if name == "ac-approver" else ["reviewer"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from redraft.volumes import read_volume
 from tests.servers.web import WebServer, running_web
 from tests.tasks.validate.made_readings import (
     DOUBLE,
-    TINY,
     broken,
+    copied,
     dispatched,
     hand_in,
     label_for,
@@ -26,14 +27,23 @@ from tests.tasks.validate.made_readings import (
 )
 
 
-@pytest.fixture
-def site(tiny: TINY) -> Iterator[WebServer]:
-    """Two readers of one exam who disagree, everything before a reviewer; accounts of all roles."""
-    project = dispatched(tiny(DOUBLE, rules("review_share: 1.0")), accounts=False)
+@pytest.fixture(scope="module")
+def read(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two readers of one exam who disagree, everything before a reviewer."""
+    root = tmp_path_factory.mktemp("read") / "kidneys"
+    project = dispatched(copied(made, root, DOUBLE, rules("review_share: 1.0")), accounts=False)
     first, second = pair(project)
     hand_in(project, first)
     hand_in(project, second, shift=3)
     receive(project)
+    project.ledger.engine.dispose()
+    return root
+
+
+@pytest.fixture
+def site(read: Path, tmp_path: Path) -> Iterator[WebServer]:
+    """A copy of it, with accounts of all roles."""
+    project = copied(read, tmp_path / "kidneys")
     with running_web(project, sweep_command=["true"]) as server:
         server.add("rita", "reviewer")
         server.add("anna", "reader", "reviewer", reader="reader-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.tasks.validate.made_readings import (
     NOW,
     TINY,
     broken,
+    copied,
     decide,
     dispatched,
     fresh,
@@ -35,10 +37,18 @@ from tests.tasks.validate.made_readings import (
 )
 
 
-@pytest.fixture
-def doubles(tiny: TINY) -> Project:
+@pytest.fixture(scope="module")
+def dispatched_once(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two readers on every training exam."""
-    return dispatched(tiny(DOUBLE))
+    project = dispatched(copied(made, tmp_path_factory.mktemp("doubles") / "kidneys", DOUBLE))
+    project.ledger.engine.dispose()
+    return project.root
+
+
+@pytest.fixture
+def doubles(dispatched_once: Path, tmp_path: Path) -> Project:
+    """A copy of it."""
+    return copied(dispatched_once, tmp_path / "doubles")
 
 
 def test_readers_who_agree_make_a_consensus_that_trains(doubles: Project) -> None:
