@@ -36,7 +36,7 @@ def synthetic(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         z = 2 * k / shape[2] - 1
         organ = ((i + 0.35) / 0.32) ** 2 + ((j - 0.05) / 0.36) ** 2 + (z / 0.5) ** 2 < 1
         second = ((i - 0.4) / 0.16) ** 2 + ((j + 0.05) / 0.13) ** 2 + ((z - 0.1) / 0.3) ** 2 < 1
-        spine = (i / 0.1) ** 2 + ((j + 0.38) / 0.12) ** 2 < 1
+        spine = (i / 0.1) ** 2 + ((j - 0.38) / 0.12) ** 2 < 1
         plane = np.where(body, 10, -1000).astype(np.int16)
         plane[organ], plane[second], plane[spine] = 105, 60, 420
         image[:, :, k] = plane + np.roll(noise, k * 7, axis=0)
@@ -167,7 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
             values = exam.image.reshape(-1, order="F").view(np.uint8).data
             return self._send(200, "application/octet-stream", header(exam.image.shape, exam.affine), values)
         if url.path == "/api/work/a1/slice":
-            values = exam.image.take(int(query["index"]), axis=int(query["axis"]))
+            # Not `take`: on a Fortran-ordered array it copies the whole volume first.
+            place: list[Any] = [slice(None)] * 3
+            place[int(query["axis"])] = int(query["index"])
+            values = exam.image[tuple(place)]
             return self._send(200, "application/octet-stream", values.tobytes(order="F"))
         if url.path == "/api/work/a1/draft" and exam.draft:
             return self._send(200, "application/gzip", exam.draft)
