@@ -96,12 +96,20 @@ class Work:
         return handed_in(self.package, self.task, self.project.checked_keys, self.row["attempt"])
 
     def left_by(self) -> list[str]:
-        """The assignments whose place this one took, latest first: what their readers drew is offered here."""
-        rows = self.project.ledger.rows("assignment", exam_id=self.row["exam_id"])
-        before = work_leases.replaced(rows)
-        found, step = [], before.get(self.name)
-        while step is not None and step not in found:
-            found.append(step)
+        """This reader's own earlier assignments of the exam, latest first: what they drew then is offered here.
+
+        Another reader's drawing is not: it would end blindness, and its minutes would be missing from this reading's.
+        """
+        rows = {
+            row["assignment_id"]: row for row in self.project.ledger.rows("assignment", exam_id=self.row["exam_id"])
+        }
+        before = work_leases.replaced(list(rows.values()))
+        found: list[str] = []
+        step, seen = before.get(self.name), {self.name}
+        while step is not None and step not in seen:
+            seen.add(step)
+            if rows[step]["reader_id"] == self.row["reader_id"]:
+                found.append(step)
             step = before.get(step)
         return found
 
@@ -119,7 +127,7 @@ class Work:
         if self.row["state"] == "WITHDRAWN":
             raise WebError(
                 410, "work.lease_expired", "This exam is not yours any more: its time was over, or it was withdrawn.",
-                "What you drew is kept and offered to whoever works on it now.",
+                "What you drew is kept. It is offered to you again if the exam comes back to you.",
             )  # fmt: skip
 
     def require_open(self) -> None:

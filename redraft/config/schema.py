@@ -298,7 +298,7 @@ class Web(Section):
     proxy: TrustedProxy | None = None
     session_hours: Annotated[float, Field(gt=0)] = 10.0
     session_idle_minutes: Annotated[float, Field(gt=0)] = 60.0
-    # Wrong passwords of one login, or from one address, within 15 minutes; then it waits.
+    # Wrong passwords of one login within 15 minutes; then it waits. One address, which many share, has five times that.
     sign_in_attempts: Annotated[int, Field(ge=1)] = 8
     max_upload_mb: Annotated[int, Field(ge=1)] = 64
     # Sweep by itself (take in what is finished, close what is complete) every so often; never when 0.

@@ -115,33 +115,41 @@ def test_time_that_ran_out_while_drawing(server: WebServer, clock: Clock) -> Non
     assert submit(client, url, 2, "correct").status_code == 200
 
 
-def test_work_given_to_another_is_offered_to_them(server: WebServer) -> None:
-    """The first reader's late save is kept; who has the exam now sees it and their last autosave, nobody else does."""
-    from redraft.ledger import AssignmentState, move_assignment
-    from redraft.work_leases import replacement_id
-
+def test_work_given_to_another_stays_with_who_drew_it(server: WebServer) -> None:
+    """The first reader's late save is kept; who has the exam next does not see it, and who drew it gets it back with
+    the exam: their last autosave and what came too late."""
     client, url, row = work_on(server, "scratch")
     put(client, url, packed(drawing(1)), 0)
     heir = "reader-2" if row["reader_id"] == "reader-1" else "reader-1"
-    name = replacement_id(row["assignment_id"], heir)
-    with server.project.ledger.tx("test") as tx:
-        move_assignment(tx, row["assignment_id"], AssignmentState.WITHDRAWN)
-        tx.update("work_lease", {"assignment_id": row["assignment_id"]}, {"state": "expired"})
-        tx.insert("assignment", {**row, "assignment_id": name, "reader_id": heir, "state": "DISPATCHED"})
-    source = server.project.work / row["assignment_id"]
-    target = server.project.work / name
-    target.mkdir()
-    (target / "image.nii.gz").write_bytes((source / "image.nii.gz").read_bytes())
-    task = {**json.loads((source / "task.json").read_text()), "assignment_id": name, "reader_id": heir}
-    (target / "task.json").write_text(json.dumps(task))
+    name = _give(server, row["assignment_id"], heir)
     error(put(client, url, packed(drawing(2)), 1), 410, "work.lease_expired")
     error(client.get(f"{url}/image"), 410, "work.lease_expired")
     theirs = other(server, row)
-    facts = theirs.get(f"/api/work/{name}").json()
-    assert {item["from_assignment"] for item in facts["offers"]} == {row["assignment_id"]}
-    found = [unpacked(theirs.get(f"/api/work/{name}/offers/{item['number']}")) for item in facts["offers"]]
+    assert theirs.get(f"/api/work/{name}").json()["offers"] == []
+    error(theirs.get(f"/api/work/{name}/offers/1"), 404, "work.no_offer")
+    back = _give(server, name, row["reader_id"])
+    offers = client.get(f"/api/work/{back}").json()["offers"]
+    assert {item["from_assignment"] for item in offers} == {row["assignment_id"]}
+    found = [unpacked(client.get(f"/api/work/{back}/offers/{item['number']}")) for item in offers]
     assert len(found) == 2 and (found[0] == drawing(1)).all() and (found[1] == drawing(2)).all()
-    assert theirs.get(f"/api/work/{name}").json()["offers"] == facts["offers"]
+
+
+def _give(server: WebServer, assignment: str, reader: str) -> str:
+    """Withdraw an assignment and give its exam to a reader, as a sweep does; returns the new one."""
+    from redraft.ledger import AssignmentState, move_assignment
+    from redraft.work_leases import replacement_id
+
+    row = server.project.ledger.rows("assignment", assignment_id=assignment)[0]
+    name = replacement_id(assignment, reader)
+    with server.project.ledger.tx("test") as tx:
+        move_assignment(tx, assignment, AssignmentState.WITHDRAWN)
+        tx.insert("assignment", {**row, "assignment_id": name, "reader_id": reader, "state": "DISPATCHED"})
+    source, target = server.project.work / assignment, server.project.work / name
+    target.mkdir()
+    (target / "image.nii.gz").write_bytes((source / "image.nii.gz").read_bytes())
+    task = {**json.loads((source / "task.json").read_text()), "assignment_id": name, "reader_id": reader}
+    (target / "task.json").write_text(json.dumps(task))
+    return name
 
 
 GOOD = packed(drawing())
