@@ -94,7 +94,7 @@ def test_after_so_many_wrong_passwords_the_right_one_waits_too(project: Project,
 
 
 def test_one_address_cannot_try_many_logins(project: Project, add: Callable[..., Any]) -> None:
-    """An address that many share may mistype some times as much; then all its logins wait, and other addresses are not held up."""
+    """An address that many share may mistype some times as much; then it waits, and other addresses do not."""
     add("anna")
     for number in range(LIMIT * SHARED):
         fail(project, 1, login=f"guess{number}")
