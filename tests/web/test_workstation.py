@@ -18,6 +18,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from sqlalchemy import delete
 
@@ -93,7 +94,7 @@ def disc(image: Any, voxel: tuple[int, int, int], radius: float) -> NDArray[np.b
     orientation = nib.orientations.io_orientation(image.affine)
     inside = np.ones(image.shape, bool)
     distance = np.zeros(image.shape)
-    spacing = nib.affines.voxel_sizes(image.affine)
+    spacing = voxel_sizes(image.affine)
     for axis, (world, sign) in enumerate(orientation):
         at = voxel[int(world)] if sign > 0 else image.shape[axis] - 1 - voxel[int(world)]
         steps = np.arange(image.shape[axis]) - at

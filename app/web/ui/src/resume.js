@@ -105,8 +105,9 @@ export async function offerKept(app) {
     if (answer === null) continue;
     const result = await app.api.post(`offers/${number}`, { merge: answer, sitting: app.sitting });
     if (answer === "drop") continue;
-    app.save.number = result?.number ?? app.save.number;
     await app.load("mask");
-    if (result?.number) app.save.savedRevision = app.save.revision;
+    app.save.resume(result?.number ?? app.save.number);
+    // Saved once more from here: so this computer, too, knows that the server has it.
+    await app.save.flush({ force: true });
   }
 }
