@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from redraft.ledger import Ledger
-from redraft.ledger.tables import metadata, plain
+from redraft.ledger.tables import metadata
+from redraft.ledger.values import plain
 from redraft.project import Project
 from redraft.work_leases import openings
 

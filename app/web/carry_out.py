@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 from redraft.project import Project
 
 _log = logging.getLogger("redraft.web")

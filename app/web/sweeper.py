@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 from redraft.project import Project
 
 _log = logging.getLogger("redraft.web")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from app.web.deps import Viewer, need, now_of, project_of
 from app.web.errors import WebError, not_found
 from redraft.errors import ConflictError
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 from redraft.project import Project
 from redraft.worktime.contract import EXAM, Batch
 from redraft.worktime.store import append

@@ -19,7 +19,7 @@ from redraft.accounts import sessions
 from redraft.accounts.passwords import hash_password
 from redraft.desk.store import credential
 from redraft.errors import StateError, UsageError
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 from redraft.project import Project
 
 ROLES = ("reader", "reviewer", "approver", "ops", "auditor")

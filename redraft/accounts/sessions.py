@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from redraft.desk.store import Desk, web_session
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 
 # `seen_at` is written this seldom: a write per request would be a disk flush per request.
 SEEN_SECONDS = 30.0

@@ -11,7 +11,7 @@ from redraft.accounts import directory, throttle
 from redraft.accounts.passwords import check_password, out_of_date, rehash
 from redraft.desk.store import credential
 from redraft.errors import RedraftError, SignInError, TooManyAttempts, UsageError
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 from redraft.project import Project
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import delete, func, insert, select
 
 from redraft.desk.store import Desk, attempt
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 
 WINDOW = timedelta(minutes=15)
 

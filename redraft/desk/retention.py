@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from redraft.cohort import Cohort
 from redraft.desk.saves import WorkStore
 from redraft.desk.store import Desk, autosave, tab, viewing
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 from redraft.project import Project
 
 LOOK = "look-"

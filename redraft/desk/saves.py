@@ -25,7 +25,7 @@ from redraft.desk.mask import Mask
 from redraft.desk.store import Desk, autosave, offer, tab, viewing
 from redraft.errors import ConflictError, StateError, StorageError
 from redraft.files import write_bytes
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 
 KEEP_LAST = 20
 KEEP_HOURS = 72

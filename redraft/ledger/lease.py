@@ -11,7 +11,7 @@ from typing import Any
 
 from redraft.errors import ConflictError, RedraftError
 from redraft.ledger.store import Ledger
-from redraft.ledger.tables import plain
+from redraft.ledger.values import plain
 
 LOST = "conflict.lease_lost"
 

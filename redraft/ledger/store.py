@@ -16,7 +16,8 @@ from sqlalchemy.exc import IntegrityError as DatabaseIntegrityError
 
 from redraft.digest import canonical, sha256_bytes, sha256_json
 from redraft.errors import ConflictError, IntegrityError, StateError, StorageError
-from redraft.ledger.tables import checked, metadata, plain
+from redraft.ledger.tables import checked, metadata
+from redraft.ledger.values import plain
 
 GENESIS = "0" * 64
 HEAD = "0002"

@@ -5,11 +5,6 @@ Types that reach JSON unchanged: datetimes are ISO-8601 UTC text, money is decim
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-from decimal import Decimal
-from enum import StrEnum
-from math import isfinite
 from typing import Any
 
 from sqlalchemy import (
@@ -23,47 +18,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
 )
 
-from redraft.digest import canonical
+from redraft.ledger.values import Json, of_type
 
 metadata = MetaData()
-
-
-class Json(TypeDecorator[Any]):
-    """A JSON value as canonical text (RFC 8785), so that equal values are equal bytes."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
-        return None if value is None else canonical(value).decode("utf-8")
-
-    def process_result_value(self, value: str | None, dialect: Any) -> Any:
-        return None if value is None else json.loads(value)
-
-
-def plain(value: Any) -> Any:
-    """A Python value as what the ledger stores and the chain hashes."""
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError("the ledger takes aware datetimes only")
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, StrEnum):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    if hasattr(value, "item"):  # a numpy scalar
-        return value.item()
-    raise TypeError(f"the ledger does not take {type(value).__name__}")
 
 
 def checked(table: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -74,30 +34,8 @@ def checked(table: str, row: dict[str, Any]) -> dict[str, Any]:
     result = {}
     for name, value in row.items():
         column = metadata.tables[table].c[name]
-        result[name] = value if value is None else _checked(f"{table}.{name}", column.type, value)
+        result[name] = value if value is None else of_type(f"{table}.{name}", column.type, value)
     return result
-
-
-def _checked(name: str, kind: Any, value: Any) -> Any:
-    if isinstance(kind, Json):
-        try:
-            canonical(value)
-        except ValueError as error:  # NaN, or a whole number that JSON readers would round
-            raise ValueError(f"{name} cannot be JSON: {error}") from error
-        return value
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(kind, Float) and is_number:
-        if not isfinite(value):
-            raise ValueError(f"{name} takes finite numbers or None, not {value}")
-        return float(value)
-    fits = (
-        (isinstance(kind, Boolean) and isinstance(value, bool))
-        or (isinstance(kind, String) and isinstance(value, str))
-        or (type(kind) is Integer and is_number and isinstance(value, int))
-    )
-    if not fits:
-        raise TypeError(f"{name} takes {type(kind).__name__}, not {type(value).__name__}")
-    return value
 
 
 def _one_of(column: str, *values: str) -> CheckConstraint:

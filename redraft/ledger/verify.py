@@ -13,9 +13,10 @@ from sqlalchemy.types import NullType
 
 from redraft.digest import canonical, sha256_bytes
 from redraft.ledger.store import GENESIS, HEAD, Ledger, after_image
-from redraft.ledger.tables import DOMAIN, Json, metadata
+from redraft.ledger.tables import DOMAIN, metadata
 from redraft.ledger.transitions import TABLES
 from redraft.ledger.triggers import sqlite_text
+from redraft.ledger.values import Json
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from redraft.config.schema import WorkTime as Settings
 from redraft.digest import sha256_json
 from redraft.errors import ConflictError, StateError
 from redraft.ledger import AssignmentState, Ledger
-from redraft.ledger.tables import metadata, plain
+from redraft.ledger.tables import metadata
+from redraft.ledger.values import plain
 from redraft.worktime.contract import Batch, Event
 from redraft.worktime.minutes import WorkTime, active_spans, work_time
 from redraft.worktime.place import SECOND, RawBatch, Thresholds, micro
