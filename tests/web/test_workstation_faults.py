@@ -152,6 +152,26 @@ def test_signing_out_on_the_exam_saves_first(site: WebServer, open_page: OPEN) -
     assert np.array_equal(stored(again, work, shape), painted)
 
 
+def test_the_picture_does_not_move_when_words_change(site: WebServer, open_page: OPEN) -> None:
+    """Whatever the page says of saving and of what it did, the views stay where they are, also on a narrow screen."""
+    work, login = work_on(site.project, "axial")
+    page = open_page(site, login, viewport={"width": 1100, "height": 700})
+    open_exam(page, work)
+    view = page.locator("[data-plane=axial] canvas")
+    before = view.bounding_box()
+    paint(page, SPOT)
+    saved(page)
+    page.keyboard.press("i")  # says what it filled in, or that there is no gap
+    wait_until(page, "document.getElementById('say').textContent !== ''")
+    assert view.bounding_box() == before
+    lease(site.project, work, datetime.now(UTC) - timedelta(seconds=1))
+    paint(page, OTHER)
+    page.keyboard.press("Control+s")
+    page.get_by_role("button", name="What now?").wait_for()
+    assert view.bounding_box() == before
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1100
+
+
 def test_the_help_begins_at_its_beginning(site: WebServer, open_page: OPEN) -> None:
     """The keys are read from the top, also where they do not fit; Escape closes them."""
     work, login = work_on(site.project, "axial")

@@ -66,6 +66,7 @@ export const MODES = {
   review: {
     root: (id) => `/api/reviews/${id}`,
     back: "/reviews",
+    words: "second look",
     queue: { list: "/api/reviews", id: "review_id", page: "/reviews" },
     saves: false,
     editable: () => false,
@@ -91,6 +92,7 @@ export const MODES = {
   adjudication: {
     root: (id) => `/api/adjudications/${id}`,
     back: "/adjudications",
+    words: "readings that disagree",
     queue: { list: "/api/adjudications", id: "consensus_id", page: "/adjudications" },
     saves: true,
     editable: () => true,

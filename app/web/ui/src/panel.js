@@ -30,7 +30,8 @@ export function buildPanel(app) {
 function facts(app) {
   const { info } = app;
   const words = [];
-  if (info.mode) words.push(info.mode === "from_scratch" ? "drawn from scratch" : "draft to correct");
+  if (app.mode.words) words.push(app.mode.words);
+  else if (info.mode) words.push(info.mode === "from_scratch" ? "drawn from scratch" : "draft to correct");
   if (info.purpose === "reference") words.push("reference exam");
   const due = info.due_at ?? info.lease?.expires_at;
   if (due) {
@@ -43,6 +44,7 @@ function facts(app) {
     if (typeof label.minutes === "number") words.push(`${label.minutes.toFixed(1)} min`);
   }
   $("facts").textContent = words.join(" · ");
+  $("facts").title = $("facts").textContent;
 }
 
 function notes(app) {
@@ -230,6 +232,7 @@ export function showSave(app) {
   const place = $("save");
   place.dataset.state = save.state;
   place.textContent = wordsOf(save);
+  place.title = save.error?.message ?? "";
   if (["stale", "tab", "expired"].includes(save.state)) {
     place.append(" ", make("button", { type: "button", text: "What now?", onclick: () => app.settle() }));
   } else if (save.state === "signed-out") {
