@@ -88,6 +88,16 @@ export class Api {
     return response.status === 204 ? null : response.json();
   }
 
+  /** Posts a file as it is. */
+  async send(path, file, headers = {}) {
+    const response = await this.#fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/octet-stream", ...headers },
+      body: file,
+    });
+    return response.json();
+  }
+
   async put(path, body, headers = {}, keepalive = false) {
     const response = await this.#fetch(path, {
       method: "PUT",

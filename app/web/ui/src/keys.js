@@ -111,7 +111,7 @@ export function bindKeys(commands, run) {
   window.addEventListener("keydown", (event) => {
     const { target } = event;
     if (document.querySelector("dialog[open]")) return;
-    const typing = target.matches?.("input:not([type=checkbox]):not([type=radio]), textarea, select");
+    const typing = target.matches?.("input:not([type=checkbox]):not([type=radio]):not([type=file]), textarea, select");
     if (typing && !(target.type === "range" && event.key.length === 1)) return;
     const key = keyOf(event);
     if (key === "Space" && target.matches?.("button, summary, a, input")) return;

@@ -244,6 +244,24 @@ class Workstation {
     return new Uint8Array(await this.keeper.ask("unpack", { packed, shape: this.scene.grid.shape }));
   }
 
+  /** Sends a label made elsewhere; the server checks it and makes it an autosave, which is then shown. */
+  async upload(file) {
+    if (!this.ready || this.scene.busy) return;
+    this.setBusy("Checking the file");
+    try {
+      if (!(await this.save.flush())) return this.say("First what you drew here has to be saved. Try again in a moment.");
+      const query = `base=${this.save.number}&sitting=${this.sitting}`;
+      const { number } = await this.api.send(`upload?${query}`, file, { "X-Redraft-Token": this.info.token });
+      this.save.number = number;
+      await this.load("mask");
+      this.say("The file is taken over. Undo goes back to what was here.");
+    } catch (error) {
+      this.problem(error);
+    } finally {
+      this.setBusy(null);
+    }
+  }
+
   /** Replaces the mask by one of the server; an edit like any other, which undo takes back. */
   async load(path) {
     const packed = path ? await this.api.bytesIfAny(path) : null;

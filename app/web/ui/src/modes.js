@@ -127,6 +127,12 @@ export const MODES = {
   },
 };
 
+/** The verdict that fits what is on the screen: the one button that stands out. */
+export function fitting(verdicts, editor) {
+  const wanted = editor?.changed ? ["changed", "drawn"] : ["unchanged"];
+  return verdicts.find(({ needs }) => wanted.includes(needs)) ?? verdicts.find(({ needs, danger }) => !needs && !danger) ?? null;
+}
+
 /** Why a verdict cannot be given now, in words; null when it can. */
 export function obstacle(verdict, editor, draft) {
   const changed = editor?.changed ?? 0;

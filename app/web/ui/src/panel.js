@@ -1,6 +1,7 @@
 /** Buttons, lists and texts around the views. They run the same commands as the keys and show their keys. */
 import { wordsOf } from "./autosave.js";
 import { make } from "./dialogs.js";
+import { fitting } from "./modes.js";
 import { give } from "./verdict.js";
 
 const $ = (id) => document.getElementById(id);
@@ -130,13 +131,25 @@ function verdicts(app) {
     ...app.verdicts.map((verdict) =>
       make(
         "button",
-        { type: "button", class: verdict.danger ? "danger" : verdict.id === "accept" || verdict.id === "correct" ? "main" : "", title: verdict.words, onclick: () => give(app, verdict) },
+        { type: "button", class: verdict.danger ? "danger" : "", "data-verdict": verdict.id, title: verdict.words, onclick: () => give(app, verdict) },
         make("span", { text: verdict.button }),
         keys[verdict.id] ? make("kbd", { text: keyFor(app, keys[verdict.id]).toUpperCase(), "aria-hidden": "true" }) : null,
       ),
     ),
     make("button", { type: "button", title: "Keys (?)", "aria-label": "Keys", text: "?", onclick: () => app.run("help") }),
   );
+}
+
+/** A label made in another program, in place of what is drawn here; an edit like any other. */
+function uploadField(app) {
+  const input = make("input", { type: "file", id: "upload", accept: ".nii,.gz,.nrrd,.dcm" });
+  input.addEventListener("change", () => {
+    const [file] = input.files;
+    if (file) app.upload(file).finally(() => (input.value = ""));
+  });
+  return make("details", { class: "upload" },
+    make("summary", { text: "Drawn in another program" }),
+    make("label", { for: "upload", text: "NIfTI, NRRD or DICOM SEG on this exam's grid" }), input);
 }
 
 function side(app) {
@@ -208,6 +221,7 @@ function side(app) {
     make("h2", { text: "Window" }), windows,
     make("h2", { text: "Segmentation" }), overlay, compare,
     make("p", { class: "quiet small changed", id: "changed" }),
+    app.info.token ? uploadField(app) : "",
   );
   const active = () => {
     for (const button of list.querySelectorAll(".structure")) button.setAttribute("aria-pressed", String(Number(button.dataset.value) === scene.active));
@@ -217,6 +231,10 @@ function side(app) {
   scene.on("structure", active);
   active();
   const changed = () => {
+    const fits = fitting(app.verdicts, scene.editor);
+    for (const button of document.querySelectorAll("[data-verdict]:not(.danger)")) {
+      button.classList.toggle("main", button.dataset.verdict === fits?.id);
+    }
     if (!scene.editor || scene.readOnly) return;
     const count = scene.editor.changed.toLocaleString("en");
     const against = app.mode.against(info);

@@ -14,20 +14,27 @@ export class Volume {
     this.canvas = canvas;
     this.words = words;
     this.on = false;
-    this.possible = capability();
-    if (this.possible === "none") {
-      words.textContent = "No three-dimensional view: this browser has no WebGL2. Reading, drawing and handing in work without it.";
-    } else {
-      words.textContent = "T shows the volume in three dimensions.";
-    }
-    app.scene.on("ready", () => this.possible === "hardware" && this.toggle(true));
+    // Asked once the exam is there: a WebGL context takes its time, and the first slice comes first.
+    app.scene.on("ready", () => {
+      if (this.#ask() === "hardware") this.toggle(true);
+    });
     app.scene.on("edited", () => this.later());
     app.scene.on("overlay", () => this.later());
     app.scene.on("moved", () => this.cross());
   }
 
+  #ask() {
+    if (this.possible) return this.possible;
+    this.possible = capability();
+    this.words.textContent =
+      this.possible === "none"
+        ? "No three-dimensional view: this browser has no WebGL2. Reading, drawing and handing in work without it."
+        : "T shows the volume in three dimensions.";
+    return this.possible;
+  }
+
   async toggle(on = !this.on) {
-    if (this.possible === "none") return;
+    if (this.#ask() === "none") return;
     this.on = on;
     this.canvas.hidden = !on;
     this.words.hidden = on;

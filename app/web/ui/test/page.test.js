@@ -5,6 +5,7 @@ import { Autosave } from "../src/autosave.js";
 import { PLANES } from "../src/geometry.js";
 import { gunzipMask, gzip } from "../src/gzip.js";
 import { COMMANDS, commandsFor, keyOf, tableOf } from "../src/keys.js";
+import { MODES, fitting, obstacle } from "../src/modes.js";
 import { arrayOf, readImage } from "../src/nifti.js";
 import { grey, outlines, overlay, palette, Window } from "../src/render.js";
 import { ranking } from "../src/strip.js";
@@ -205,3 +206,15 @@ for (const [code, status, state] of [["work.stale", 409, "stale"], ["work.tab", 
     clearTimeout(save.timer);
   });
 }
+
+test("the verdict that stands out is the one that fits what is on the screen", () => {
+  const info = { draft: true, reasons: [] };
+  const reader = MODES.work.verdicts(info);
+  assert.equal(fitting(reader, { changed: 0 }).id, "accept");
+  assert.equal(fitting(reader, { changed: 3 }).id, "correct");
+  assert.equal(fitting(MODES.review.verdicts(info), { changed: 0 }).id, "accept");
+  assert.equal(fitting(MODES.work.verdicts({ draft: false }), { changed: 5 }).id, "correct");
+  assert.match(obstacle(reader[0], { changed: 1200 }, true), /1,200 voxels/);
+  assert.match(obstacle(reader[1], { changed: 0 }, true), /Accept the draft/);
+  assert.equal(obstacle(reader[0], { changed: 0 }, true), null);
+});
