@@ -170,6 +170,9 @@ def test_the_picture_does_not_move_when_words_change(site: WebServer, open_page:
     page.get_by_role("button", name="What now?").wait_for()
     assert view.bounding_box() == before
     assert page.evaluate("document.documentElement.scrollWidth") <= 1100
+    save, button = page.locator("#save").bounding_box(), page.locator("#save button").bounding_box()
+    assert save["x"] <= button["x"] and button["x"] + button["width"] <= save["x"] + save["width"], "cut off"
+    picture(page, "workstation-narrow")
 
 
 def test_the_help_begins_at_its_beginning(site: WebServer, open_page: OPEN) -> None:

@@ -114,7 +114,8 @@ export function runner(app) {
       const { plane, slice } = pane();
       let slices = scene.editor.interpolate(scene.ink(plane), slice);
       if (!slices.length) slices = scene.editor.interpolate(scene.ink(plane));
-      app.say(slices.length ? `${slices.length} slices filled in.` : "There is no gap between drawn slices in this view.");
+      const filled = slices.length === 1 ? "1 slice filled in." : `${slices.length} slices filled in.`;
+      app.say(slices.length ? filled : "There is no gap between drawn slices in this view.");
     },
     "copy.below": copy(-1),
     "copy.above": copy(1),

@@ -250,11 +250,12 @@ export function showSave(app) {
   const place = $("save");
   place.dataset.state = save.state;
   place.textContent = wordsOf(save);
-  place.title = save.error?.message ?? "";
+  place.title = [place.textContent, save.error?.message].filter(Boolean).join(". ");
   if (["stale", "tab", "expired"].includes(save.state)) {
-    place.append(" ", make("button", { type: "button", text: "What now?", onclick: () => app.settle() }));
+    // Before the words: where these are cut off, what can be done about it must not be.
+    place.prepend(make("button", { type: "button", text: "What now?", onclick: () => app.settle() }), " ");
   } else if (save.state === "signed-out") {
-    place.append(" ", make("a", { href: "/sign-in", target: "_blank", rel: "noopener", text: "Sign in in another tab" }));
+    place.prepend(make("a", { href: "/sign-in", target: "_blank", rel: "noopener", text: "Sign in in another tab" }), " ");
   } else if (save.state === "refused") {
     place.append(`: ${save.error?.message ?? ""} ${save.error?.advice ?? ""}`);
   }
