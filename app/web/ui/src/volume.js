@@ -15,9 +15,7 @@ export class Volume {
     this.words = words;
     this.on = false;
     // Asked once the exam is there: a WebGL context takes its time, and the first slice comes first.
-    app.scene.on("ready", () => {
-      if (this.#ask() === "hardware") this.toggle(true);
-    });
+    app.scene.on("ready", () => setTimeout(() => this.#ask() === "hardware" && this.toggle(true), 500));
     app.scene.on("edited", () => this.later());
     app.scene.on("overlay", () => this.later());
     app.scene.on("moved", () => this.cross());
