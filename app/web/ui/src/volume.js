@@ -2,7 +2,7 @@
  * The three-dimensional view, drawn by NiiVue from a reduced copy of image and segmentation.
  *
  * The slices are not drawn by NiiVue: it keeps the whole grid as RGBA textures and builds them anew at each change of
- * window (512×512×300 under software rendering: 11 s; see benchmarks/review_browser.py and docs/review.md). The view is
+ * window (512×512×300 under software rendering: 11 s; see docs/results/review.md). The view is
  * optional: without WebGL2 everything else works.
  */
 
