@@ -26,8 +26,8 @@ from tests.flows.conftest import make_project
 from tests.servers.dimse import free_port
 from tests.servers.web import PASSWORD
 from tests.web.conftest import wait_until
-from tests.web.test_whole_round import READERS, Hospital, hand_in_at, stood_at
-from tests.web.test_workstation import go_to, open_exam, point, saved, shown, stored
+from tests.web.test_whole_round import READERS, Hospital
+from tests.web.test_workstation import go_to, hand_in, open_exam, point, saved, shown, stood_at, stored
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(580), pytest.mark.usefixtures("with_ui")]
 
@@ -131,7 +131,7 @@ def read(hospital: Hospital, row: dict[str, Any], *, pause: float = 0, kill: boo
     mask = shown(page, shape).copy()
     assert set(np.unique(mask)) == {0, 1, 2}
     assert np.array_equal(stored(page, name, shape), mask)
-    seconds = hand_in_at(page, "s") - stood_at(page)
+    seconds = hand_in(page, "s") - stood_at(page)
     return Reading(name, seconds, still if pause else 0, mask)
 
 

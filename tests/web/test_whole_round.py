@@ -25,7 +25,7 @@ from tests.flows.conftest import REPOSITORY, make_project
 from tests.servers.dimse import free_port
 from tests.servers.web import PASSWORD
 from tests.web.conftest import wait_until
-from tests.web.test_workstation import go_to, open_exam, point, shown
+from tests.web.test_workstation import go_to, hand_in, open_exam, point, shown, stood_at
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(580), pytest.mark.usefixtures("with_ui")]
 
@@ -202,27 +202,8 @@ def _hand_in(
     mask = shown(page, _shape(hospital, row)).copy()
     assert reason is not None or verdict == "accept" or mask.any()
     # Whoever moves the mouse all the time is active from when the page stands.
-    seconds = hand_in_at(page, key, reason) - stood_at(page)
+    seconds = hand_in(page, key, reason) - stood_at(page)
     return Work(name, seconds, verdict, mask)
-
-
-def stood_at(page: Any) -> float:
-    """When the page stood before its reader: what it took to come is not reading. Seconds of the page's clock."""
-    return float(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd / 1000"))
-
-
-def hand_in_at(page: Any, key: str, reason: str | None = None) -> float:
-    """Hand in by key and button; returns when, in seconds of the page's clock: what the server takes is not reading."""
-    page.keyboard.press(key)
-    dialog = page.locator("dialog[open]")
-    dialog.wait_for()
-    if reason is not None:
-        dialog.locator(f'input[value="{reason}"]').check()
-    time.sleep(0.6)  # a question does not take a key or a click that was meant for what was there before
-    now = float(page.evaluate("performance.now() / 1000"))
-    dialog.locator("button.main, button.danger").first.click()
-    page.get_by_role("heading", name="Done").wait_for()
-    return now
 
 
 def check(hospital: Hospital, done: list[Work]) -> None:
