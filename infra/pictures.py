@@ -18,8 +18,15 @@ CHOSEN = {
     "workstation-axial": "workstation",
     "workstation-offline": "offline",
     "ops-light": "operations",
+    "workstation-review": "second-look",
+    "workstation-adjudication-where-the-readings-differ": "adjudication",
+    "decision-light": "decision",
+    "sign-in-dark": "sign-in",
+    "me-dark": "my-page",
+    "reviews-dark": "second-looks",
+    "adjudications-dark": "disagreements",
 }
-WIDTH, COLOURS, MOST_BYTES = 1200, 128, 150_000
+WIDTH, COLOURS, MOST_BYTES = 1200, 112, 150_000
 
 
 def main() -> int:

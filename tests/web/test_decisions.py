@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import pytest
 from redraft.ledger import RoundState, move_round
 from redraft.project import Project
 from tests.servers.web import PASSWORD, WebServer, running_web
+from tests.web.conftest import AXE, picture
+from tests.web.test_pages import violations
 
 NOW = datetime(2026, 4, 1, 9, 0, tzinfo=UTC)
 CHALLENGER = "e" * 64
@@ -183,3 +185,23 @@ def test_what_could_not_be_carried_out_is_said_and_offered_again(
     assert ada.post("/decisions/2/carry-out", data={"csrf": token}).headers["location"] == "/decisions?said=begun"
     assert carried_out(site).exit_code == 0 and len(decisions(site)) == 1
     assert ada.post("/decisions/9/carry-out").status_code == 404
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_decision_that_waits_meets_wcag_aa(site: WebServer, open_page: Callable[..., Any], theme: str) -> None:
+    """axe finds nothing on the page, and the keyboard alone reaches the answer that comes after a wrong password."""
+    if not AXE.exists():
+        pytest.skip("axe-core is absent: `npm ci` in app/web/ui")
+    page = open_page(site, "ada", theme=theme)
+    page.goto("/decisions")
+    picture(page, f"decision-{theme}", full_page=True)
+    assert violations(page) == []
+    page.get_by_label("Use this model").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
+    page.keyboard.type("Gate passed.")
+    page.keyboard.press("Tab")
+    page.keyboard.type("wrong wrong wrong")
+    page.keyboard.press("Enter")
+    page.get_by_text("password is wrong").first.wait_for()
+    assert violations(page) == [] and not decisions(site)

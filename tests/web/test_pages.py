@@ -20,7 +20,7 @@ PAGES = (
     ("rita", "/reviews", "reviews"),
     ("rita", "/adjudications", "adjudications"),
     ("omar", "/ops", "ops"),
-    ("ada", "/", "no-page"),
+    ("ada", "/decisions", "decisions"),
 )
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
