@@ -121,9 +121,9 @@ class Expectations:
             return frozenset()
         try:
             path = self._project.image(exam_id).with_name("exam.json")
-            return frozenset(map(str, json.loads(path.read_text(encoding="utf-8")).get("read_by", ())))
-        except (OSError, ValueError, AttributeError, TypeError):
-            return None
+            return frozenset(map(str, json.loads(path.read_text(encoding="utf-8"))["read_by"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None  # a record of before readers were kept, say: not the same as read by nobody
 
 
 def _minutes(project: Project, cohort: Cohort) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,26 @@ def test_exams_keep_who_read_them_without_a_name(taken_in: Project) -> None:
     report = check([taken_in.data, taken_in.state], names)
     assert report.identifiers == 5 and report.found == [] and report.searched
     assert check([taken_in.data.parents[1] / "offered"], names).found  # they are there where they should be
+
+
+def test_a_record_without_readers_is_not_a_record_of_none(
+    taken_in: Project, tmp_path: Path
+) -> None:
+    """Where exam.json does not tell who read the exam, whoever has a list of own reports is not given it."""
+    from tasks.dispatch.step import dispatch
+    from tasks.select.step import select
+
+    taken_in.ledger.engine.dispose()  # the last connection empties the log into the file
+    project = Project.open(shutil.copytree(taken_in.root, tmp_path / taken_in.root.name, symlinks=True))
+    for path in project.data.rglob("exam.json"):
+        record = json.loads(path.read_text())
+        del record["read_by"]
+        path.chmod(0o644)
+        path.write_text(json.dumps(record))
+    rounds.begin(project, NOW, "test", lambda champion: {})
+    select.fn(str(project.root), 1, None)
+    dispatch.fn(str(project.root), 1, None)
+    assert {row["reader_id"] for row in project.ledger.rows("assignment")} == {"reader-2"}
 
 
 def test_nobody_gets_what_they_reported(taken_in: Project) -> None:
