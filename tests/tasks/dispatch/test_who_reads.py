@@ -81,9 +81,7 @@ def test_exams_keep_who_read_them_without_a_name(taken_in: Project) -> None:
     assert check([taken_in.data.parents[1] / "offered"], names).found  # they are there where they should be
 
 
-def test_a_record_without_readers_is_not_a_record_of_none(
-    taken_in: Project, tmp_path: Path
-) -> None:
+def test_a_record_without_readers_is_not_a_record_of_none(taken_in: Project, tmp_path: Path) -> None:
     """Where exam.json does not tell who read the exam, whoever has a list of own reports is not given it."""
     from tasks.dispatch.step import dispatch
     from tasks.select.step import select
